@@ -1,1 +1,8 @@
-#![allow(unused_crate_dependencies)]
+//! The one integration binary: the real `kero` process, the simulated WhatsApp, real sockets.
+
+mod bad_input;
+mod house;
+mod lifecycle;
+mod seed;
+mod support;
+mod webhook;
