@@ -19,6 +19,7 @@ pub use delivery::DeliveryConfig;
 pub use health::{Health, RedisHealth};
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
+pub use queue::{QueueKeys, QueueLengths};
 pub use webhooks::PutWebhook;
 
 use kero_domain::retry::Schedule;
@@ -46,6 +47,7 @@ pub struct GatewayConfig {
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
     pub redis_url: Option<SecretString>,
+    pub queue_keys: QueueKeys,
     /// Start with the queue paused: nothing leaves `kero_message_queue`.
     pub queue_paused: bool,
     /// Pause between the starts of paired instances at boot.
@@ -88,6 +90,8 @@ pub(crate) struct Inner {
     pub delivery: delivery::DeliveryHandle,
     pub queue: Arc<dyn queue::Queue>,
     pub paused: AtomicBool,
+    /// Paused or resumed.
+    pub queue_changed: tokio::sync::Notify,
     pub ready: AtomicBool,
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
@@ -108,6 +112,7 @@ impl Gateway {
                 delivery,
                 queue,
                 paused: AtomicBool::new(config.queue_paused),
+                queue_changed: tokio::sync::Notify::new(),
                 ready: AtomicBool::new(false),
                 stopping: CancellationToken::new(),
                 tasks: TaskTracker::new(),

@@ -90,7 +90,7 @@ impl Gateway {
         match self.store().accept_job(job).await.map_err(fault)? {
             Accepted::New(job) => {
                 let Some(waiting) = waiting.as_mut() else {
-                    self.enqueue(&handle, &job).await;
+                    self.enqueue(&handle, &job);
                     return Ok(reply(&job, true));
                 };
                 // straight to its lane, never through Redis
@@ -105,9 +105,9 @@ impl Gateway {
     }
 
     /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
-    async fn enqueue(&self, handle: &Handle, job: &Job) {
+    fn enqueue(&self, handle: &Handle, job: &Job) {
         if job.state == JobState::Queued {
-            self.inner.queue.push(job).await;
+            self.inner.queue.push(job);
         } else if let Some(at) = job.send_at {
             handle.lane.wake_at(LaneKey::of(job), at);
         }

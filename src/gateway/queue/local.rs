@@ -1,6 +1,6 @@
 //! The queue without Redis: a list in memory, rebuilt from the rows after a restart.
 
-use super::{Queue, Wake};
+use super::{DeadLetter, Queue, QueueLengths, Taken};
 use crate::RedisHealth;
 use crate::worker::LaneKey;
 use async_trait::async_trait;
@@ -11,29 +11,50 @@ use tokio::sync::Notify;
 
 #[derive(Default)]
 pub(super) struct Local {
-    waiting: Mutex<VecDeque<Wake>>,
+    waiting: Mutex<VecDeque<(i64, LaneKey)>>,
     pushed: Notify,
 }
 
 #[async_trait]
 impl Queue for Local {
-    async fn push(&self, job: &Job) {
-        let wake = Wake { instance_pk: job.instance_pk, key: LaneKey::of(job) };
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(wake);
+    fn push(&self, job: &Job) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((job.instance_pk, LaneKey::of(job)));
         self.pushed.notify_one();
     }
 
-    async fn next(&self) -> Vec<Wake> {
+    async fn next(&self) -> Vec<Taken> {
         loop {
-            let wakes: Vec<Wake> = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-            if !wakes.is_empty() {
-                return wakes;
+            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            if !waiting.is_empty() {
+                return waiting.into_iter().map(|(instance_pk, key)| Taken::Wake { instance_pk, key }).collect();
             }
             self.pushed.notified().await;
         }
     }
 
+    fn keep(&self, _instance_pk: i64, _key: LaneKey, _element: Vec<u8>) {}
+
+    fn finish(&self, _element: Vec<u8>) {}
+
+    fn release(&self, _instance_pk: i64, _key: &LaneKey) {}
+
+    fn reject(&self, _element: Vec<u8>) {}
+
+    fn dead(&self, _letter: DeadLetter<'_>) {}
+
+    fn undead(&self, _job: &Job) {}
+
     async fn health(&self) -> RedisHealth {
         RedisHealth::Disabled
     }
+
+    async fn lengths(&self) -> Option<QueueLengths> {
+        None
+    }
+
+    async fn reconcile(&self, _queued: &[Job], _failed: &[Job]) -> Option<u64> {
+        None
+    }
+
+    async fn recover(&self) {}
 }

@@ -5,6 +5,7 @@ use super::lane::{LaneContext, paused};
 use super::{LaneKey, ack_event};
 use crate::instances::View;
 use crate::intake::JobEnd;
+use crate::queue::{self, DeadLetter};
 use kero_domain::retry::jitter;
 use kero_domain::{Address, HeldReason, JobState, Timestamp};
 use kero_store::{IntentOutcome, Job, NextJob, Settlement, StoreError};
@@ -200,6 +201,9 @@ async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, se
             Ok(settled) => {
                 if let Some(end) = end.filter(|_| settled) {
                     gateway.inner.fanout.dirty(context.pk);
+                    if let Settlement::Failed { code, error, at } = &settlement {
+                        queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
+                    }
                     gateway.inner.waiters.end(job.id, end);
                 }
                 return next;

@@ -8,8 +8,8 @@ use crate::instances::View;
 use kero_domain::{InstanceId, Priority, Timestamp};
 use kero_store::Instance;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Lane {
     inbox: mpsc::UnboundedSender<Input>,
     acks: Arc<Acks>,
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
+    view: watch::Receiver<View>,
     stopping: CancellationToken,
 }
 
@@ -36,6 +38,18 @@ impl Lane {
 
     pub(crate) fn wake_at(&self, key: LaneKey, at: Timestamp) {
         let _ = self.inbox.send(Input::WakeAt(key, at));
+    }
+
+    /// Wakes a key that is not at work already. `false`: nothing would begin by this call.
+    pub(crate) fn offer(&self, key: LaneKey) -> bool {
+        let free = !self.is_busy(&key) && self.view.borrow().link.is_some();
+        self.wake(key);
+        free
+    }
+
+    /// Whether a turn for `key` runs or waits for its place.
+    pub(crate) fn is_busy(&self, key: &LaneKey) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// Every chat with unfinished jobs; after the queue was resumed.
@@ -69,10 +83,12 @@ pub(super) struct LaneContext {
 
 pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Receiver<View>) -> Lane {
     let (inbox, outbox) = mpsc::unbounded_channel();
-    let lane = Lane { inbox, acks: Arc::default(), stopping: gateway.inner.stopping.child_token() };
+    let busy: Arc<Mutex<HashSet<LaneKey>>> = Arc::default();
+    let stopping = gateway.inner.stopping.child_token();
+    let lane = Lane { inbox, acks: Arc::default(), busy: busy.clone(), view: view.clone(), stopping };
     let context =
         LaneContext { gateway: gateway.clone(), pk: instance.pk, id: instance.id.clone(), view, acks: lane.acks.clone() };
-    gateway.inner.tasks.spawn(run(context, outbox, lane.stopping.clone()));
+    gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
     lane
 }
 
@@ -83,6 +99,8 @@ struct Ready {
     known: HashSet<LaneKey>,
     /// Turns left in this round, by class.
     credit: [u32; 3],
+    /// Keys that are ready or running, as others see them.
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
 }
 
 const CLASSES: [Priority; 3] = [Priority::Interactive, Priority::Bulk, Priority::Background];
@@ -98,7 +116,15 @@ fn class(priority: Priority) -> usize {
 impl Ready {
     fn add(&mut self, key: LaneKey) {
         if self.known.insert(key.clone()) {
+            self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
             self.queues[class(key.priority)].push_back(key);
+        }
+    }
+
+    /// A turn ended and none follows at once.
+    fn rest(&self, key: &LaneKey) {
+        if !self.known.contains(key) {
+            self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         }
     }
 
@@ -119,10 +145,15 @@ impl Ready {
     }
 }
 
-async fn run(context: LaneContext, mut inbox: mpsc::UnboundedReceiver<Input>, stopping: CancellationToken) {
+async fn run(
+    context: LaneContext,
+    mut inbox: mpsc::UnboundedReceiver<Input>,
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
+    stopping: CancellationToken,
+) {
     let limit = context.gateway.config().lane_concurrency.max(1);
     let mut view = context.view.clone();
-    let mut ready = Ready::default();
+    let mut ready = Ready { busy, ..Ready::default() };
     let mut running: HashMap<LaneKey, bool> = HashMap::new();
     let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
     let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
@@ -169,12 +200,14 @@ async fn run(context: LaneContext, mut inbox: mpsc::UnboundedReceiver<Input>, st
                 // a turn that panicked leaves its key marked as running: only a restart of the process helps
                 let Ok((key, end)) = joined else { continue };
                 let again = running.remove(&key).unwrap_or(false);
-                match end {
-                    TurnEnd::More => ready.add(key),
-                    TurnEnd::At(at) => { timers.entry(at).or_default().insert(key.clone()); if again { ready.add(key) } }
-                    TurnEnd::Idle if again => ready.add(key),
-                    TurnEnd::Idle => {}
+                context.gateway.inner.queue.release(context.pk, &key);
+                if let TurnEnd::At(at) = end {
+                    timers.entry(at).or_default().insert(key.clone());
                 }
+                if again || end == TurnEnd::More {
+                    ready.add(key.clone());
+                }
+                ready.rest(&key);
             },
             () = timer => {
                 let now = Timestamp::now();
