@@ -3,6 +3,7 @@
 mod bad_input;
 mod house;
 mod lifecycle;
+mod queue;
 mod seed;
 mod support;
 mod webhook;

@@ -25,6 +25,11 @@ impl Options {
         self
     }
 
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.redis_url = Some(url.into());
+        self
+    }
+
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.database_url = Some(url.into());
         self
@@ -81,7 +86,7 @@ impl Answer {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
@@ -260,6 +265,11 @@ impl Kero {
         let code = qr["code"].as_str().expect("the raw code");
         simulator.scan_qr(code, Some(phone)).await.expect("the phone takes the code");
         self.wait_status(id, "connected").await;
+    }
+
+    pub async fn send_async(&self, id: &str, phone: &str, message: &str) -> Value {
+        let path = format!("/instances/{id}/messages/text");
+        self.post_with(&path, &[("x-async", "true")], json!({ "phone": phone, "message": message })).await.expect(202)
     }
 
     pub async fn send_text(&self, id: &str, phone: &str, message: &str) -> Answer {

@@ -2,10 +2,12 @@
 
 mod kero;
 mod postgres;
+mod redis;
 mod sink;
 
 pub use kero::{Answer, Kero, Options};
 pub use postgres::database_url;
+pub use redis::Redis;
 pub use sink::{Received, Sink, Behaviour};
 
 use kero_simulator::{Config, Person, Script, Simulator};
