@@ -1,6 +1,7 @@
 //! The one integration binary: the real `kero` process, the simulated WhatsApp, real sockets.
 
 mod bad_input;
+mod baileys;
 mod house;
 mod lifecycle;
 mod queue;
