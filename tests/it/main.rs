@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod baileys;
+mod foreign;
 mod house;
 mod lifecycle;
 mod queue;
