@@ -8,6 +8,7 @@ use crate::config::{Config, Durability, LogFormat};
 use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
+use kero_gateway::queue::QueueKeys;
 use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
@@ -228,6 +229,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             max_response: config.delivery.max_response,
         },
         redis_url: config.redis_url.clone(),
+        queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,
         resume_pace: whatsapp.resume_pace,
         reconnect_base: whatsapp.reconnect_base,

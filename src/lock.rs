@@ -44,7 +44,7 @@ fn file(path: &Path, what: &str, setting: &str) -> anyhow::Result<Lock> {
                 "" => "another process".to_owned(),
                 pid => format!("process {pid}"),
             };
-            bail!("{what} is in use by {holder}: stop that process, or set {setting} to another place");
+            bail!("{what} is locked by {holder}: stop that process, or set {setting} to another place");
         }
         Err(TryLockError::Error(why)) => {
             return Err(why).with_context(|| format!("{what} cannot be locked; does its file system support locks?"));

@@ -129,6 +129,7 @@ pub struct Queue {
     pub retry_base: Duration,
     #[serde(with = "humantime_serde")]
     pub retry_ceiling: Duration,
+    pub key_prefix: String,
     pub paused: bool,
 }
 

@@ -15,6 +15,17 @@ pub enum Kind {
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
     ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
+    ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
+    (
+        "kero_queue_polled_total",
+        Kind::Counter,
+        "Lanes that the pass over due rows woke; few compared with all sends while the queue is healthy.",
+    ),
+    (
+        "kero_queue_repairs_total",
+        Kind::Counter,
+        "Elements of the Redis lists that were added or removed to agree with the database.",
+    ),
 ];
 
 /// Upper bounds of the histograms in seconds: from a local commit to a slow endpoint.
