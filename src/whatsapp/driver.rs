@@ -8,7 +8,7 @@ use kero_domain::Cause;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use whatsapp_rust::handshake::HandshakeError;
 use whatsapp_rust::{Client, ConnectError};
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     out: mpsc::UnboundedSender<LinkEvent>,
     finished: watch::Sender<bool>,
 ) {
-    let (stop_telling, told) = watch::channel(false);
+    let (stop_telling, told) = oneshot::channel();
     let telling = tokio::spawn(events::tell(Arc::clone(&client), converter, raw, out.clone(), told));
     // an abandoned driver must not leave the teller behind
     let guard = AbortOnDrop(telling.abort_handle());
@@ -64,7 +64,7 @@ pub(crate) async fn run(
     let mut end = live(&client, &dialer, &state).await;
     state.connected.store(false, Ordering::Release);
     // what was reported before the end is told before it
-    let _ = stop_telling.send(true);
+    let _ = stop_telling.send(());
     let _ = telling.await;
     drop(guard);
     if state.stopping.load(Ordering::Acquire) {

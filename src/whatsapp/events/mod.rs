@@ -18,7 +18,7 @@ use crate::people::bare;
 use kero_domain::{Cause, NewEvent, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot};
 use wacore::types::events::Event;
 use whatsapp_rust::Client;
 
@@ -56,7 +56,7 @@ pub(crate) async fn tell(
     converter: Converter,
     mut raw: mpsc::UnboundedReceiver<Raw>,
     out: mpsc::UnboundedSender<LinkEvent>,
-    mut ended: watch::Receiver<bool>,
+    mut ended: oneshot::Receiver<()>,
 ) {
     let teller = Teller { client, converter, out };
     loop {
@@ -66,7 +66,7 @@ pub(crate) async fn tell(
                 Some(event) => teller.tell(&event).await,
                 None => return,
             },
-            _ = ended.wait_for(|ended| *ended) => break,
+            _ = &mut ended => break,
         }
     }
     while let Ok(event) = raw.try_recv() {

@@ -44,7 +44,7 @@ pub(crate) struct Member(Value);
 macro_rules! members {
     ($($from:ty),+) => { $(impl From<$from> for Member { fn from(value: $from) -> Self { Self(value.into()) } })+ };
 }
-members!(&str, String, &String, bool, i64, u64, u32, i32, f64, Vec<String>, Vec<Value>, Value);
+members!(&str, String, bool, i64, u64, u32, i32, f64, Vec<String>, Vec<Value>, Value);
 
 impl From<&Identity> for Member {
     fn from(identity: &Identity) -> Self {

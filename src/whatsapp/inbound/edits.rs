@@ -4,7 +4,6 @@ use super::identity::{Head, content};
 use super::{Body, Data, unwrap};
 use kero_domain::EventKind;
 use wacore::types::message::{EditAttribute, MessageInfo};
-use waproto::whatsapp as wa;
 use waproto::whatsapp::message::ProtocolMessage;
 use waproto::whatsapp::message::protocol_message::Type;
 
