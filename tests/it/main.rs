@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod baileys;
+mod chaos;
+mod foreign;
 mod house;
 mod lifecycle;
 mod queue;

@@ -37,7 +37,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     let at = Timestamp::now();
     let answer = post(gateway, &delivery, at).await;
     let n = delivery.attempts + 1;
-    let total_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let total_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let outcome = match &answer {
         Ok(answer) if (200..300).contains(&answer.status) => DeliveryOutcome::Delivered,
         Ok(Answer { status: 410, .. }) => DeliveryOutcome::Dead,

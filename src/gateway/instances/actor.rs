@@ -6,9 +6,9 @@ use super::{PairCode, QrCode, Reply};
 use crate::events::Journal;
 use crate::worker::Lane;
 use crate::{Gateway, errors::fault};
-use kero_domain::{Cause, EventKind, Fault, FaultCode, InstanceId, InstanceStatus, NewEvent, Timestamp};
+use kero_domain::{Cause, Class, EventKind, Fault, FaultCode, InstanceId, InstanceStatus, NewEvent, Timestamp};
 use kero_store::{Instance, StoreError};
-use kero_whatsapp::{Link, LinkEvent, PairBy};
+use kero_whatsapp::{Link, LinkError, LinkEvent, PairBy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -434,7 +434,7 @@ impl Actor {
             }
             Err(error) => {
                 tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "the link did not start");
-                Some(Input::StartFailed(error.cause()))
+                Some(Input::StartFailed(start_cause(&error)))
             }
         }
     }
@@ -479,6 +479,16 @@ impl Actor {
             epoch: self.epoch,
             generation: self.generation,
         });
+    }
+}
+
+/// Why a link did not start: transient failures are tried again.
+fn start_cause(error: &LinkError) -> Cause {
+    match error {
+        LinkError::Store(_) => Cause::StorageFailed,
+        LinkError::NotPaired => Cause::NotPaired,
+        error if error.class() == Class::Transient => Cause::Unreachable,
+        _ => Cause::Refused,
     }
 }
 

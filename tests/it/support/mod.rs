@@ -5,7 +5,7 @@ mod postgres;
 mod redis;
 mod sink;
 
-pub use kero::{Answer, Kero, Options};
+pub use kero::{Answer, KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Received, Sink, Behaviour};
