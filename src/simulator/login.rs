@@ -32,9 +32,10 @@ pub(crate) fn accept(
     device: u16,
     client_static: &[u8; 32],
 ) -> Option<Arc<Account>> {
-    let account = world.directory.by_phone(user).filter(|account| {
-        lock(&account.state).devices.get(&device).is_some_and(|d| d.noise == *client_static)
-    });
+    let account = world
+        .directory
+        .by_phone(user)
+        .filter(|account| lock(&account.state).devices.get(&device).is_some_and(|d| d.noise == *client_static));
     let Some(account) = account else {
         tracing::debug!("login refused for {user}:{device}");
         let refusal = node("failure").attr("reason", "401").attr("location", "sim").build();

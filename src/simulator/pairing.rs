@@ -98,13 +98,7 @@ impl Pairings {
 }
 
 /// Offers QR references to a client that is not paired yet.
-pub(crate) fn offer(
-    world: &World,
-    connection: u64,
-    outbox: &Outbox,
-    noise: [u8; 32],
-    payload: wa::ClientPayload,
-) {
+pub(crate) fn offer(world: &World, connection: u64, outbox: &Outbox, noise: [u8; 32], payload: wa::ClientPayload) {
     let unpaired = Arc::new(Unpaired { connection, outbox: outbox.clone(), noise, payload });
     let refs: Vec<String> = (0..REFS).map(|_| format!("2@{}", BASE64_STANDARD.encode(random::<48>()))).collect();
     {

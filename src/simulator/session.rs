@@ -9,8 +9,8 @@ use tokio_websockets::WebSocketStream;
 use wacore_binary::{Node, OwnedNodeRef, marshal};
 use wacore_noise::{NoiseCipher, framing};
 
-use crate::noise::{self, Handshaken};
 use crate::node::attr_is;
+use crate::noise::{self, Handshaken};
 use crate::socket::{FrameReader, FrameWriter, frames};
 use crate::world::World;
 use crate::world::account::Account;

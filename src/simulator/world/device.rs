@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
-use waproto::whatsapp as wa;
 use wacore_binary::Node;
+use waproto::whatsapp as wa;
 
 use crate::node::{attr, children, holding, node, server};
 
@@ -173,10 +173,8 @@ impl Device {
                     self.send(stanza);
                 }
             }
-            let end = node("ib")
-                .attr("from", server())
-                .children([node("offline").attr("count", count).build()])
-                .build();
+            let end =
+                node("ib").attr("from", server()).children([node("offline").attr("count", count).build()]).build();
             self.send(end);
         }
     }

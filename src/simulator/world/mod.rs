@@ -100,7 +100,11 @@ impl World {
 
     /// Starts a notification with an id of its own and the time of now.
     pub fn notification(&self, kind: &'static str, from: Jid) -> NodeBuilder {
-        node("notification").attr("type", kind).attr("from", from).attr("id", format!("{}", self.next())).attr("t", now())
+        node("notification")
+            .attr("type", kind)
+            .attr("from", from)
+            .attr("id", format!("{}", self.next()))
+            .attr("t", now())
     }
 
     /// The token by which `issuer` lets `addressee` write, made on first use.
