@@ -133,11 +133,15 @@ async fn write_stanzas<S: AsyncRead + AsyncWrite + Unpin>(
     while let Some(first) = stanzas.recv().await {
         let mut next = Some(first);
         while let Some(outgoing) = next.take() {
-            let Outgoing::Stanza(stanza) = outgoing else {
-                let _ = writer.flush().await;
-                stanzas.close();
-                writer.close().await;
-                return;
+            let stanza = match outgoing {
+                Outgoing::Stanza(stanza) => stanza,
+                Outgoing::Close => {
+                    let _ = writer.flush().await;
+                    stanzas.close();
+                    writer.close().await;
+                    return;
+                }
+                Outgoing::Drop => return,
             };
             tracing::trace!(?stanza, "out");
             let Some(frame) = seal(&stanza, &cipher, counter) else { continue };
