@@ -32,8 +32,7 @@ pub(crate) fn create_group(world: &Arc<World>, subject: &str, members: &[&str]) 
         }
     }
     let creator = phones.first().cloned().ok_or(Refused::EmptyGroup)?;
-    let group =
-        Group { subject: subject.to_owned(), creator: creator.clone(), members: phones, ..Group::default() };
+    let group = Group { subject: subject.to_owned(), creator: creator.clone(), members: phones, ..Group::default() };
     let id = group::add(world, group);
     let (Some(made), Some(creator)) = (group::get(world, &id), world.directory.by_phone(&creator)) else {
         return Err(Refused::NoSuchGroup(id));

@@ -260,12 +260,10 @@ impl Simulator {
         actions::received_texts(&self.world, phone)
     }
 
-    /// Stops listening and closes all connections.
+    /// Stops listening and closes all connections. When it returns, another simulator can take the port.
     pub async fn shutdown(&self) {
         self.world.stop.cancel();
-        // The tasks end at their next turn; a new simulator can take the port after that.
-        while tokio::net::TcpStream::connect(self.world.addr).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.world.tasks.close();
+        self.world.tasks.wait().await;
     }
 }

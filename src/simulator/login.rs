@@ -17,11 +17,17 @@ use crate::world::device::{Link, Outbox, Outgoing, conflict};
 use crate::world::{World, lock};
 
 /// How long a client has to close by itself after a stream error. Some clients read the error in a loop that ends
-/// with the socket, so it must not close together with the error.
-const CLOSE_GRACE: Duration = Duration::from_secs(3);
+/// with the socket, so it must not close together with the error; others wait for the server to close.
+const CLOSE_GRACE: Duration = Duration::from_millis(250);
+
+/// The same after 515, on which every client reconnects by itself.
+pub(crate) const RESTART_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a client may take to ask for its backlog before it is sent unasked.
 const PULL_GRACE: Duration = Duration::from_millis(250);
+
+/// The same between two batches: some clients ask for the first one only.
+const NEXT_PULL_GRACE: Duration = Duration::from_secs(1);
 
 /// Accepts a login when account, device and static key are those of a pairing; else says so and closes.
 pub(crate) fn accept(
@@ -32,9 +38,10 @@ pub(crate) fn accept(
     device: u16,
     client_static: &[u8; 32],
 ) -> Option<Arc<Account>> {
-    let account = world.directory.by_phone(user).filter(|account| {
-        lock(&account.state).devices.get(&device).is_some_and(|d| d.noise == *client_static)
-    });
+    let account = world
+        .directory
+        .by_phone(user)
+        .filter(|account| lock(&account.state).devices.get(&device).is_some_and(|d| d.noise == *client_static));
     let Some(account) = account else {
         tracing::debug!("login refused for {user}:{device}");
         let refusal = node("failure").attr("reason", "401").attr("location", "sim").build();
@@ -57,7 +64,7 @@ pub(crate) fn accept(
         .get_mut(&device)
         .and_then(|d| d.connected(Link { connection, outbox: outbox.clone() }));
     if let Some(old) = old {
-        close_with(world, &old.outbox, conflict(None, "replaced"));
+        close_with(world, &old.outbox, conflict(None, "replaced"), CLOSE_GRACE);
     }
     Counters::add(&world.counters.logins);
     tracing::debug!("login {user}:{device}");
@@ -86,11 +93,11 @@ pub(crate) fn ended(account: &Account, device: u16, connection: u64) {
 }
 
 /// Sends a last stanza and closes, leaving the client time to do it first.
-fn close_with(world: &World, outbox: &Outbox, last: Node) {
+fn close_with(world: &World, outbox: &Outbox, last: Node, grace: Duration) {
     let _ = outbox.send(Outgoing::Stanza(last));
     let outbox = outbox.clone();
     world.spawn(async move {
-        tokio::time::sleep(CLOSE_GRACE).await;
+        tokio::time::sleep(grace).await;
         let _ = outbox.send(Outgoing::Close);
     });
 }
@@ -115,17 +122,18 @@ fn interrupt_now(world: &World, account: &Account, device: u16, rule: &FaultRule
     });
     let Some(link) = link else { return };
     if rule.fault == Fault::DropSocket {
-        let _ = link.outbox.send(Outgoing::Close);
+        let _ = link.outbox.send(Outgoing::Drop);
         return;
     }
-    let last = match rule.code.unwrap_or(503) {
+    let code = rule.code.unwrap_or(503);
+    let last = match code {
         // These exist only as a refusal at login.
         code @ (402 | 403 | 405 | 406) => node("failure").attr("reason", code).attr("location", "sim").build(),
         code @ 401 => conflict(Some(code), "device_removed"),
         code @ 409 => conflict(Some(code), "replaced"),
         code => node("stream:error").attr("code", code).build(),
     };
-    close_with(world, &link.outbox, last);
+    close_with(world, &link.outbox, last, if code == 515 { RESTART_GRACE } else { CLOSE_GRACE });
 }
 
 /// Removes a device: it is logged out now, or at its next login.
@@ -133,7 +141,7 @@ pub(crate) fn remove_device(world: &Arc<World>, account: &Arc<Account>, device: 
     let removed = lock(&account.state).devices.remove(&device);
     let Some(removed) = removed else { return false };
     if let Some(link) = removed.link {
-        close_with(world, &link.outbox, conflict(Some(401), "device_removed"));
+        close_with(world, &link.outbox, conflict(Some(401), "device_removed"), CLOSE_GRACE);
     }
     crate::iq::devices::announce_removed(world, account, removed.id, removed.key_index);
     true
@@ -162,27 +170,34 @@ pub(crate) async fn activate(caller: &Caller, iq: &Node) -> Result<Answer> {
         return Ok(Answer::Sent);
     }
     drop(state);
+    push_unless_pulled(caller, 0, PULL_GRACE);
+    Ok(Answer::Sent)
+}
+
+/// Sends the whole backlog if the client has not asked for the next batch by then.
+fn push_unless_pulled(caller: &Caller, pulls: u64, grace: Duration) {
     let caller = caller.clone();
     caller.world.clone().spawn(async move {
-        tokio::time::sleep(PULL_GRACE).await;
+        tokio::time::sleep(grace).await;
         let mut state = lock(&caller.account.state);
         if let Some(d) = state.devices.get_mut(&caller.device)
             && d.link.as_ref().is_some_and(|l| l.outbox.same_channel(&caller.outbox))
-            && !d.pulls
+            && d.pulls == pulls
         {
             d.flush(usize::MAX);
         }
     });
-    Ok(Answer::Sent)
 }
 
 /// `<ib><offline_batch count>`: the client asks for the next part of its backlog.
 pub(crate) fn in_band(caller: &Caller, ib: &Node) {
     if let Some(batch) = ib.get_optional_child("offline_batch") {
         let mut state = lock(&caller.account.state);
-        if let Some(d) = state.devices.get_mut(&caller.device) {
-            d.pulls = true;
-            d.flush(number(batch, "count").unwrap_or(100));
+        let Some(d) = state.devices.get_mut(&caller.device) else { return };
+        d.pulls += 1;
+        d.flush(number(batch, "count").unwrap_or(100));
+        if !d.active {
+            push_unless_pulled(caller, d.pulls, NEXT_PULL_GRACE);
         }
     }
 }

@@ -68,12 +68,12 @@ impl ServerKeys {
         if path.exists() {
             let saved: Saved = serde_json::from_slice(&std::fs::read(path)?).context("the state file is damaged")?;
             let private = PrivateKey::deserialize(&saved.static_private).map_err(|e| anyhow!("{e}"))?;
-            let statics = KeyPair { public_key: private.public_key().map_err(|e| anyhow!("{e}"))?, private_key: private };
+            let statics =
+                KeyPair { public_key: private.public_key().map_err(|e| anyhow!("{e}"))?, private_key: private };
             return Ok(Self { statics, root: saved.root_public, chain: saved.chain });
         }
         let keys = Self::generate()?;
-        let saved =
-            Saved { static_private: keys.private(), root_public: keys.root, chain: keys.chain.clone() };
+        let saved = Saved { static_private: keys.private(), root_public: keys.root, chain: keys.chain.clone() };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }

@@ -77,10 +77,8 @@ pub(crate) fn enter(world: &Arc<World>, phone: &str, code: &str) -> Result<(), R
     if code.len() != 8 {
         return Err(Refused::WrongCode);
     }
-    let mut request = world
-        .pairings
-        .take_code(&account.phone)
-        .ok_or_else(|| Refused::NoPairing(account.phone.clone()))?;
+    let mut request =
+        world.pairings.take_code(&account.phone).ok_or_else(|| Refused::NoPairing(account.phone.clone()))?;
     // A wrong code goes unnoticed here and fails at the client, whose key cannot be read with it.
     let entered = seal_our_key(&request.sealed_ephemeral, &code);
     let (ephemeral, client_ephemeral, sealed) = match entered {

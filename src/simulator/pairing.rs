@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use base64::prelude::*;
@@ -27,9 +26,6 @@ const REFS: usize = 6;
 
 /// The link that a QR text may be wrapped in.
 const QR_LINK: &str = "https://wa.me/settings/linked_devices#";
-
-/// After 515 the client reconnects; a client that does not close is closed after this.
-const RESTART_GRACE: Duration = Duration::from_secs(3);
 
 /// What a scan made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,13 +94,7 @@ impl Pairings {
 }
 
 /// Offers QR references to a client that is not paired yet.
-pub(crate) fn offer(
-    world: &World,
-    connection: u64,
-    outbox: &Outbox,
-    noise: [u8; 32],
-    payload: wa::ClientPayload,
-) {
+pub(crate) fn offer(world: &World, connection: u64, outbox: &Outbox, noise: [u8; 32], payload: wa::ClientPayload) {
     let unpaired = Arc::new(Unpaired { connection, outbox: outbox.clone(), noise, payload });
     let refs: Vec<String> = (0..REFS).map(|_| format!("2@{}", BASE64_STANDARD.encode(random::<48>()))).collect();
     {
@@ -268,7 +258,7 @@ fn signed(world: &Arc<World>, connection: u64, outbox: &Outbox, sign: &Node) -> 
     world.spawn(async move {
         tokio::time::sleep(delay).await;
         let _ = outbox.send(Outgoing::Stanza(node("stream:error").attr("code", "515").build()));
-        tokio::time::sleep(RESTART_GRACE).await;
+        tokio::time::sleep(crate::login::RESTART_GRACE).await;
         let _ = outbox.send(Outgoing::Close);
     });
     Ok(())

@@ -103,9 +103,9 @@ async fn read_head<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Vec<u8>> {
 fn is_websocket(head: &[u8]) -> bool {
     let end = head.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(head.len());
     let head = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase();
-    head.lines().filter_map(|line| line.split_once(':')).any(|(name, value)| {
-        name.trim() == "upgrade" && value.trim() == "websocket"
-    })
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .any(|(name, value)| name.trim() == "upgrade" && value.trim() == "websocket")
 }
 
 #[cfg(test)]

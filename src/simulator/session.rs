@@ -9,8 +9,8 @@ use tokio_websockets::WebSocketStream;
 use wacore_binary::{Node, OwnedNodeRef, marshal};
 use wacore_noise::{NoiseCipher, framing};
 
-use crate::noise::{self, Handshaken};
 use crate::node::attr_is;
+use crate::noise::{self, Handshaken};
 use crate::socket::{FrameReader, FrameWriter, frames};
 use crate::world::World;
 use crate::world::account::Account;
@@ -133,11 +133,15 @@ async fn write_stanzas<S: AsyncRead + AsyncWrite + Unpin>(
     while let Some(first) = stanzas.recv().await {
         let mut next = Some(first);
         while let Some(outgoing) = next.take() {
-            let Outgoing::Stanza(stanza) = outgoing else {
-                let _ = writer.flush().await;
-                stanzas.close();
-                writer.close().await;
-                return;
+            let stanza = match outgoing {
+                Outgoing::Stanza(stanza) => stanza,
+                Outgoing::Close => {
+                    let _ = writer.flush().await;
+                    stanzas.close();
+                    writer.close().await;
+                    return;
+                }
+                Outgoing::Drop => return,
             };
             tracing::trace!(?stanza, "out");
             let Some(frame) = seal(&stanza, &cipher, counter) else { continue };

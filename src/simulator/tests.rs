@@ -65,7 +65,7 @@ async fn invalid_control_requests_say_what_to_do() {
         ("/admin/people", r#"{"phone":"15551234567","script":"shout"}"#, "script must be"),
         ("/admin/people/15551234567/messages", r#"{"to":"15557654321"}"#, "missing field `text`"),
         ("/admin/people/15551234567/messages", r#"{"to":"9@g.us","text":"a"}"#, "no group 9@g.us"),
-        ("/admin/people/15551234567/unlink", "", "no account"),
+        ("/admin/people/15558888888/unlink", "", "no account"),
         ("/admin/groups", r#"{"subject":"a","members":[]}"#, "needs members"),
         ("/admin/faults", r#"{"fault":"gremlins"}"#, "unknown variant `gremlins`"),
         ("/admin/faults", r#"{"fault":"nack","count":0}"#, "count must be at least 1"),

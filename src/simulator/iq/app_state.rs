@@ -38,7 +38,9 @@ impl AppState {
         let mut state = Self { key_id, key: random::<32>().to_vec(), collections: HashMap::new() };
         let push_name = wa::SyncActionValue {
             timestamp: Some(now_ms() as i64),
-            push_name_setting: MessageField::some(wa::sync_action_value::PushNameSetting { name: Some(name.to_owned()) }),
+            push_name_setting: MessageField::some(wa::sync_action_value::PushNameSetting {
+                name: Some(name.to_owned()),
+            }),
             ..Default::default()
         };
         state.found("critical_block", br#"["setting_pushName"]"#, &push_name);
@@ -92,8 +94,9 @@ pub(crate) fn answer(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
         }
     }
     if !changed.is_empty() {
-        let collections =
-            changed.into_iter().map(|(name, version)| node("collection").attr("name", name).attr("version", version).build());
+        let collections = changed
+            .into_iter()
+            .map(|(name, version)| node("collection").attr("name", name).attr("version", version).build());
         let notification =
             caller.world.notification("server_sync", caller.account.pn_jid(0)).children(collections).build();
         caller.account.deliver_to_all(&notification, Some(caller.device));

@@ -16,9 +16,7 @@ use crate::world::{World, lock};
 pub(crate) fn list(account: &Account) -> Node {
     let (companions, current) = companions(account);
     let phone = node("device").attr("id", 0).build();
-    let others = companions
-        .iter()
-        .map(|(id, index)| node("device").attr("id", *id).attr("key-index", *index).build());
+    let others = companions.iter().map(|(id, index)| node("device").attr("id", *id).attr("key-index", *index).build());
     let devices = std::iter::once(phone).chain(others);
     let mut children = vec![node("device-list").attr("hash", "2:sim").children(devices).build()];
     if !companions.is_empty() {
@@ -44,8 +42,11 @@ fn key_index_list(account: &Account, companions: &[(u16, u32)], current: u32) ->
     .encode_to_vec();
     let signed = [&[6, 2][..], &list].concat();
     let signature = account.identity().private_key().calculate_signature(&signed, &mut rng()).ok()?;
-    let signed =
-        wa::ADVSignedKeyIndexList { details: Some(list), account_signature: Some(signature.to_vec()), ..Default::default() };
+    let signed = wa::ADVSignedKeyIndexList {
+        details: Some(list),
+        account_signature: Some(signature.to_vec()),
+        ..Default::default()
+    };
     Some(node("key-index-list").attr("ts", now()).bytes(signed.encode_to_vec()).build())
 }
 
@@ -78,11 +79,8 @@ fn announce(
         .attr("lid", account.lid_jid(device))
         .build();
     let change = node(tag).attr("device_hash", "2:sim").children(std::iter::once(entry).chain(list)).build();
-    let notification = world
-        .notification("devices", account.pn_jid(0))
-        .attr("lid", account.lid_jid(0))
-        .children([change])
-        .build();
+    let notification =
+        world.notification("devices", account.pn_jid(0)).attr("lid", account.lid_jid(0)).children([change]).build();
     let watchers: Vec<String> = lock(&account.state).list_watchers.iter().cloned().collect();
     for phone in watchers.iter().filter(|p| **p != account.phone) {
         if let Some(watcher) = world.directory.by_phone(phone) {

@@ -93,24 +93,25 @@ fn create(caller: &Caller, create: &Node) -> Result<Answer> {
         members,
         ..Group::default()
     };
-    let id = add(world, Group {
-        parent,
-        linked_parent: create.get_optional_child("linked_parent").and_then(|l| jid(l, "jid")).map(|j| j.user.to_string()),
-        ephemeral: create.get_optional_child("ephemeral").and_then(|e| number(e, "expiration")).unwrap_or(0),
-        announcement: create.get_optional_child("announcement").is_some(),
-        locked: create.get_optional_child("locked").is_some(),
-        approval: create.get_optional_child("membership_approval_mode").is_some_and(approval_on),
-        description: create.get_optional_child("description").and_then(description),
-        ..base.clone()
-    });
+    let id = add(
+        world,
+        Group {
+            parent,
+            linked_parent: create
+                .get_optional_child("linked_parent")
+                .and_then(|l| jid(l, "jid"))
+                .map(|j| j.user.to_string()),
+            ephemeral: create.get_optional_child("ephemeral").and_then(|e| number(e, "expiration")).unwrap_or(0),
+            announcement: create.get_optional_child("announcement").is_some(),
+            locked: create.get_optional_child("locked").is_some(),
+            approval: create.get_optional_child("membership_approval_mode").is_some_and(approval_on),
+            description: create.get_optional_child("description").and_then(description),
+            ..base.clone()
+        },
+    );
     if parent {
         let linked = Some(id.clone());
-        add(world, Group {
-            linked_parent: linked.clone(),
-            default_subgroup: true,
-            announcement: true,
-            ..base.clone()
-        });
+        add(world, Group { linked_parent: linked.clone(), default_subgroup: true, announcement: true, ..base.clone() });
         if create.get_optional_child("create_general_chat").is_some() {
             add(world, Group { subject: "General".to_owned(), linked_parent: linked, general_chat: true, ..base });
         }

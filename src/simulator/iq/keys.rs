@@ -7,9 +7,7 @@ use buffa::Message as _;
 use wacore_binary::{Jid, Node};
 
 use super::{Answer, Query};
-use crate::node::{
-    big_endian, bytes, child_bytes, children, holding, holding_bytes, id24, jid, key32, node, server,
-};
+use crate::node::{big_endian, bytes, child_bytes, children, holding, holding_bytes, id24, jid, key32, node, server};
 use crate::session::Caller;
 use crate::world::device::SignedPrekey;
 use crate::world::{World, lock};

@@ -129,7 +129,11 @@ fn data(caller: &Caller, asked: Ask, v: &Value) -> Value {
             };
             let id = if id.is_empty() { user(text(v, "/input/newsletter_id")).to_owned() } else { id };
             let set = newsletters.get_mut(&id).map(|n| {
-                if mute { n.muted.insert(me.to_owned()) } else { n.muted.remove(me) };
+                if mute {
+                    n.muted.insert(me.to_owned())
+                } else {
+                    n.muted.remove(me)
+                };
                 n.to_json(me)
             });
             json!({

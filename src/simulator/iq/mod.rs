@@ -68,13 +68,8 @@ pub(crate) async fn answer(caller: &Caller, stanza: &Node) -> Result<()> {
     let namespace = attr(stanza, "xmlns").unwrap_or_default();
     let kind = attr(stanza, "type").unwrap_or_default();
     let child = children(stanza).first();
-    let query = Query {
-        stanza,
-        namespace: &namespace,
-        kind: &kind,
-        first: child.map_or("", |c| c.tag.as_ref()),
-        child,
-    };
+    let query =
+        Query { stanza, namespace: &namespace, kind: &kind, first: child.map_or("", |c| c.tag.as_ref()), child };
     caller.world.counters.iq(&namespace);
     let answer = dispatch(caller, &query).await.unwrap_or_else(|e| {
         tracing::warn!("query {namespace} {kind} <{}>: {e:#}", query.first);

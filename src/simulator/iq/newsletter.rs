@@ -85,11 +85,8 @@ pub(crate) fn publish(caller: &Caller, to: &Jid, id: &str, stanza: &Node) -> u64
     };
     if let Some(update) = news {
         let messages = node("messages").attr("jid", to.clone()).attr("t", now()).children([update]).build();
-        let notification = caller
-            .world
-            .notification("newsletter", to.clone())
-            .children([holding("live_updates", [messages])])
-            .build();
+        let notification =
+            caller.world.notification("newsletter", to.clone()).children([holding("live_updates", [messages])]).build();
         caller.world.broadcast(&notification, |a| subscribers.contains(&a.phone));
     } else if !reaction {
         deliver_post(caller, to, server_id, &subscribers);

@@ -13,7 +13,16 @@ use crate::world::{World, lock};
 
 /// The settings that clients ask for; each is `all` until it is set.
 const SETTINGS: [&str; 11] = [
-    "last", "online", "profile", "status", "groupadd", "readreceipts", "calladd", "messages", "defense", "stickers",
+    "last",
+    "online",
+    "profile",
+    "status",
+    "groupadd",
+    "readreceipts",
+    "calladd",
+    "messages",
+    "defense",
+    "stickers",
     "linked_profiles",
 ];
 
@@ -52,9 +61,7 @@ fn set(caller: &Caller, query: &Query<'_>) -> Answer {
 
 fn block_list(account: &Account) -> Node {
     let state = lock(&account.state);
-    let item = |phone: &String| {
-        node("item").attr("jid", wacore_binary::Jid::pn(phone.as_str())).build()
-    };
+    let item = |phone: &String| node("item").attr("jid", wacore_binary::Jid::pn(phone.as_str())).build();
     let items: Vec<Node> = state.blocked.iter().map(item).collect();
     node("list").attr("dhash", format!("{}", items.len())).children(items).build()
 }

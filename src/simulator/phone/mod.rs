@@ -95,9 +95,7 @@ pub(crate) fn post(world: &Arc<World>, phone: &Arc<Account>, inbound: Inbound) {
 async fn attend(world: Arc<World>, phone: Arc<Account>, mut letters: mpsc::UnboundedReceiver<Inbound>) {
     while let Some(letter) = letters.recv().await {
         let done = match letter {
-            Inbound::Message { from, device, stanza } => {
-                receive::message(&world, &phone, &from, device, &stanza).await
-            }
+            Inbound::Message { from, device, stanza } => receive::message(&world, &phone, &from, device, &stanza).await,
             Inbound::Retry { from, device, stanza } => retry::repeat(&world, &phone, &from, device, &stanza).await,
         };
         if let Err(e) = done {
@@ -184,8 +182,7 @@ mod tests {
     #[test]
     fn a_phone_forgets_its_oldest_messages() {
         let mut sent = Sent::default();
-        let message =
-            SentMessage { message: wa::Message::default(), group: None, recipient: None, category: None };
+        let message = SentMessage { message: wa::Message::default(), group: None, recipient: None, category: None };
         for n in 0..=REPEATABLE {
             sent.remember(&n.to_string(), message.clone());
         }

@@ -96,13 +96,7 @@ pub(crate) async fn repeat(
 }
 
 /// A new session from the keys in the receipt; without keys the old one is kept the first time, then replaced.
-async fn renew_session(
-    phone: &Account,
-    from: &Account,
-    device: u16,
-    receipt: &Node,
-    count: u32,
-) -> Result<()> {
+async fn renew_session(phone: &Account, from: &Account, device: u16, receipt: &Node, count: u32) -> Result<()> {
     let mut signal = phone.signal().lock().await;
     let Some(keys) = receipt.get_optional_child("keys") else {
         if count > 1 {

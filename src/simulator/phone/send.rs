@@ -24,12 +24,7 @@ pub(crate) fn text(text: &str) -> wa::Message {
 }
 
 /// Sends a text to a phone number, a person's JID or a group's; the message's id.
-pub(crate) async fn send_text(
-    world: &Arc<World>,
-    from: &str,
-    to: &str,
-    body: &str,
-) -> Result<String, Refused> {
+pub(crate) async fn send_text(world: &Arc<World>, from: &str, to: &str, body: &str) -> Result<String, Refused> {
     let from = world.directory.ensure(from)?;
     if let Some(group) = to.strip_suffix("@g.us") {
         return to_group(world, &from, group, body).await;

@@ -59,14 +59,9 @@ impl SignalState {
             .calculate_signature(&pair.public_key.serialize(), &mut rng)
             .map(|s| s.to_vec())
             .unwrap_or_default();
-        let record =
-            SignedPreKeyRecord::new(SIGNED_PREKEY.into(), Timestamp::from_epoch_millis(0), &pair, &signature);
+        let record = SignedPreKeyRecord::new(SIGNED_PREKEY.into(), Timestamp::from_epoch_millis(0), &pair, &signature);
         Self {
-            identities: Identities {
-                own,
-                registration: (rand::random::<u32>() & 0x3fff) | 1,
-                known: HashMap::new(),
-            },
+            identities: Identities { own, registration: (rand::random::<u32>() & 0x3fff) | 1, known: HashMap::new() },
             sessions: Sessions::default(),
             prekeys: Prekeys::default(),
             signed: SignedPrekeys(record),

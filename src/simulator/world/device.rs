@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
-use waproto::whatsapp as wa;
 use wacore_binary::Node;
+use waproto::whatsapp as wa;
 
 use crate::node::{attr, children, holding, node, server};
 
@@ -15,6 +15,8 @@ pub(crate) enum Outgoing {
     Stanza(Node),
     /// Close the connection after what was sent before.
     Close,
+    /// Let the connection fall, without a closing word.
+    Drop,
 }
 
 pub(crate) type Outbox = UnboundedSender<Outgoing>;
@@ -53,8 +55,8 @@ pub(crate) struct Device {
     pub link: Option<Link>,
     /// Live stanzas flow: the backlog of this login was delivered.
     pub active: bool,
-    /// The client asks for its backlog in batches, instead of being sent all of it.
-    pub pulls: bool,
+    /// How often the client has asked for a batch of its backlog in this login. One that never asks is sent all.
+    pub pulls: u64,
     /// The phone has shared the app-state key with it.
     pub key_shared: bool,
     queue: VecDeque<Node>,
@@ -85,7 +87,7 @@ impl Device {
             signed_identity,
             link: None,
             active: false,
-            pulls: false,
+            pulls: 0,
             key_shared: false,
             queue: VecDeque::new(),
             unacknowledged: VecDeque::new(),
@@ -121,7 +123,9 @@ impl Device {
         if self.active && self.is_connected() {
             self.send(stanza);
         } else {
-            self.fleeting.push((Instant::now() + life, stanza));
+            let now = Instant::now();
+            self.fleeting.retain(|(end, _)| *end > now);
+            self.fleeting.push((now + life, stanza));
         }
     }
 
@@ -147,7 +151,7 @@ impl Device {
 
     fn requeue(&mut self) {
         self.active = false;
-        self.pulls = false;
+        self.pulls = 0;
         for u in std::mem::take(&mut self.unacknowledged).into_iter().rev() {
             self.queue.push_front(u.stanza);
         }
@@ -173,10 +177,8 @@ impl Device {
                     self.send(stanza);
                 }
             }
-            let end = node("ib")
-                .attr("from", server())
-                .children([node("offline").attr("count", count).build()])
-                .build();
+            let end =
+                node("ib").attr("from", server()).children([node("offline").attr("count", count).build()]).build();
             self.send(end);
         }
     }
@@ -215,4 +217,97 @@ pub(crate) fn conflict(code: Option<u16>, kind: &'static str) -> Node {
 pub(crate) fn ids_of(stanza: &Node) -> Vec<String> {
     let listed = stanza.get_optional_child("list").map(children).unwrap_or(&[]);
     attr(stanza, "id").into_iter().chain(listed.iter().filter_map(|item| attr(item, "id"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    fn device() -> Device {
+        let prekey = SignedPrekey { id: 1, key: [0; 32], signature: vec![] };
+        Device::new(1, 1, [0; 32], [0; 32], 1, prekey, Default::default())
+    }
+
+    fn connect(device: &mut Device) -> UnboundedReceiver<Outgoing> {
+        let (outbox, sent) = unbounded_channel();
+        device.connected(Link { connection: 1, outbox });
+        sent
+    }
+
+    fn message(id: &str) -> Node {
+        node("message").attr("id", id.to_owned()).build()
+    }
+
+    /// Ids of messages sent, and the tags of the rest.
+    fn sent(from: &mut UnboundedReceiver<Outgoing>) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Ok(Outgoing::Stanza(stanza)) = from.try_recv() {
+            out.push(attr(&stanza, "id").unwrap_or_else(|| stanza.tag.to_string()));
+        }
+        out
+    }
+
+    #[test]
+    fn a_backlog_comes_in_batches_and_in_order() {
+        let mut d = device();
+        for id in ["1", "2", "3"] {
+            d.deliver(message(id));
+        }
+        let mut live = connect(&mut d);
+        d.flush(2);
+        assert_eq!(sent(&mut live), ["1", "2"]);
+        d.deliver(message("4"));
+        assert!(sent(&mut live).is_empty(), "nothing overtakes the backlog");
+        d.flush(100);
+        assert_eq!(sent(&mut live), ["3", "4", "ib"]);
+        d.deliver(message("5"));
+        assert_eq!(sent(&mut live), ["5"]);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_comes_again_before_what_is_new() {
+        let mut d = device();
+        let mut live = connect(&mut d);
+        d.flush(0);
+        for id in ["1", "2", "3"] {
+            d.deliver(message(id));
+        }
+        d.acknowledged("message", "2");
+        d.acknowledged("receipt", "1");
+        d.disconnected();
+        d.deliver(message("4"));
+        assert_eq!(sent(&mut live), ["ib", "1", "2", "3"]);
+        let mut live = connect(&mut d);
+        d.flush(usize::MAX);
+        assert_eq!(sent(&mut live), ["1", "3", "4", "ib"]);
+        d.deliver(message("5"));
+        let mut newer = connect(&mut d);
+        d.flush(usize::MAX);
+        assert_eq!(sent(&mut newer), ["1", "3", "4", "5", "ib"]);
+    }
+
+    #[test]
+    fn a_connection_that_ended_swallows_nothing() {
+        let mut d = device();
+        let live = connect(&mut d);
+        d.flush(0);
+        drop(live);
+        d.deliver(message("1"));
+        let mut live = connect(&mut d);
+        d.flush(usize::MAX);
+        assert_eq!(sent(&mut live), ["1", "ib"]);
+    }
+
+    #[test]
+    fn a_chat_state_waits_for_a_while_only() {
+        let mut d = device();
+        d.deliver_fleeting(node("chatstate").build(), Duration::ZERO);
+        d.deliver_fleeting(node("chatstate").attr("id", "fresh").build(), Duration::from_secs(60));
+        let mut live = connect(&mut d);
+        d.flush(0);
+        let sent = sent(&mut live);
+        assert!(sent.contains(&"fresh".to_owned()) && !sent.contains(&"chatstate".to_owned()), "{sent:?}");
+    }
 }

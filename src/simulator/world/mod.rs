@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wacore_binary::builder::NodeBuilder;
 use wacore_binary::{Jid, Node};
 
@@ -54,6 +55,8 @@ pub(crate) struct World {
     next: AtomicU64,
     pub runtime: Handle,
     pub stop: CancellationToken,
+    /// All tasks of the world, so that a shutdown can wait for their end.
+    pub tasks: TaskTracker,
 }
 
 impl World {
@@ -74,6 +77,7 @@ impl World {
             next: AtomicU64::new(1),
             runtime,
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         })
     }
 
@@ -85,12 +89,15 @@ impl World {
     /// Runs work of the world; it ends with the world.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = work => {}
-            }
-        });
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = work => {}
+                }
+            },
+            &self.runtime,
+        );
     }
 
     /// Host and port under which clients reach media.
@@ -100,7 +107,11 @@ impl World {
 
     /// Starts a notification with an id of its own and the time of now.
     pub fn notification(&self, kind: &'static str, from: Jid) -> NodeBuilder {
-        node("notification").attr("type", kind).attr("from", from).attr("id", format!("{}", self.next())).attr("t", now())
+        node("notification")
+            .attr("type", kind)
+            .attr("from", from)
+            .attr("id", format!("{}", self.next()))
+            .attr("t", now())
     }
 
     /// The token by which `issuer` lets `addressee` write, made on first use.
