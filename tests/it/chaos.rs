@@ -3,7 +3,7 @@
 //! (`tests/chaos/run --kills N --seed S`).
 
 use crate::support::{Kero, Options, Redis, Sink, eventually, eventually_within, person, simulator};
-use kero_simulator::{FaultRule, LedgerLine, Script, Simulator};
+use kero_simulator::{Fault, FaultRule, LedgerLine, Script, Simulator};
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -97,10 +97,10 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(random.random_range(50..900))).await;
         match random.random_range(0..8) {
-            0 => simulator.inject(FaultRule::drop_socket().phone("491551000099")),
-            1 => simulator.inject(FaultRule::ack_missing().phone("491551000099").count(1)),
-            2 => simulator.inject(FaultRule::ack_double().phone("491551000099").count(3)),
-            3 => simulator.inject(FaultRule::ack_late(300).phone("491551000099").count(2)),
+            0 => simulator.inject(FaultRule::new(Fault::DropSocket).phone("491551000099")),
+            1 => simulator.inject(FaultRule::new(Fault::AckMissing).phone("491551000099").count(1)),
+            2 => simulator.inject(FaultRule::new(Fault::AckDouble).phone("491551000099").count(3)),
+            3 => simulator.inject(FaultRule::new(Fault::AckLate).delay(Duration::from_millis(300)).phone("491551000099").count(2)),
             4 => {
                 redis.command(&["FLUSHALL"]).await;
             }

@@ -2,7 +2,7 @@
 //! certificate: pairing, media, receipts, its queue after being offline, retry receipts, groups, stream errors.
 
 use crate::support::{person, simulator};
-use kero_simulator::{FaultRule, Script, Simulator};
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use std::sync::Arc;
 use std::time::Duration;
 use wacore::proto_helpers::MessageExt;
@@ -115,7 +115,7 @@ async fn a_corrupted_message_is_recovered_and_groups_work() {
     let to_b = b.client.pn().unwrap().to_non_ad();
     a.client.send_text(to_b.clone(), "warm").await.unwrap();
     b.wait_text("warm").await;
-    simulator.inject(FaultRule::undecryptable().phone("491541000012").count(1));
+    simulator.inject(FaultRule::new(Fault::Undecryptable).phone("491541000012").count(1));
     a.client.send_text(to_b.clone(), "retry me").await.unwrap();
     b.wait("an undecryptable message", |event| matches!(event, Event::UndecryptableMessage(_)).then_some(())).await;
     b.wait_text("retry me").await;
@@ -133,12 +133,12 @@ async fn stream_errors_reconnect_or_log_out_as_whatsapp_does() {
     let simulator = simulator().await;
     let a = paired(&simulator, "491541000021").await;
     for code in [515, 503] {
-        simulator.inject(FaultRule::stream_error(code).phone("491541000021"));
+        simulator.inject(FaultRule::new(Fault::StreamError).code(code).phone("491541000021"));
         a.wait("connected again", |event| matches!(event, Event::Connected(_)).then_some(())).await;
     }
-    simulator.inject(FaultRule::drop_socket().phone("491541000021"));
+    simulator.inject(FaultRule::new(Fault::DropSocket).phone("491541000021"));
     a.wait("connected again", |event| matches!(event, Event::Connected(_)).then_some(())).await;
-    simulator.inject(FaultRule::duplicate_inbound().phone("491541000021").count(1));
+    simulator.inject(FaultRule::new(Fault::DuplicateInbound).phone("491541000021").count(1));
     person(&simulator, "491541000022", Script::Silent);
     simulator.send_text("491541000022", "491541000021", "doubled").await.unwrap();
     a.wait_text("doubled").await;

@@ -1,7 +1,7 @@
 //! Asynchronous sends: accepted means accounted for.
 
 use crate::support::{Kero, Options, Redis, Sink, eventually, person, simulator};
-use kero_simulator::{FaultRule, Script, Simulator};
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -212,18 +212,18 @@ async fn correlation_ids_are_the_callers_and_unique() {
 async fn a_nack_ends_a_job_or_is_retried_by_its_code() {
     let s = setup("491521000051", Options::default()).await;
     person(&s.simulator, "491521000052", Script::Silent);
-    s.simulator.inject(FaultRule::nack(479).count(1));
+    s.simulator.inject(FaultRule::new(Fault::Nack).code(479).count(1));
     let refused = s.kero.send_async("a", "491521000052", "refused").await;
     let ack = ack_of(&s.sink, refused["correlation_id"].as_str().unwrap()).await;
     assert_eq!((ack["data"]["status"].as_str(), ack["data"]["code"].as_str()), (Some("failed"), Some("479")));
-    s.simulator.inject(FaultRule::nack(503).count(1));
+    s.simulator.inject(FaultRule::new(Fault::Nack).code(503).count(1));
     let retried = s.kero.send_async("a", "491521000052", "retried").await;
     let ack = ack_of(&s.sink, retried["correlation_id"].as_str().unwrap()).await;
     assert_eq!((ack["data"]["status"].as_str(), ack["data"]["attempts"].as_u64()), (Some("sent"), Some(2)));
     let lines: Vec<_> = s.simulator.ledger().into_iter().filter(|line| line.id == retried["message_id"].as_str().unwrap()).collect();
     assert!(!lines.is_empty());
     // synchronous: the code is named
-    s.simulator.inject(FaultRule::nack(400).count(1));
+    s.simulator.inject(FaultRule::new(Fault::Nack).code(400).count(1));
     let problem = s.kero.send_text("a", "491521000052", "x").await.problem(502, "send-refused");
     assert_eq!(problem["reason"], "400");
 }
@@ -263,7 +263,7 @@ async fn a_scheduled_send_survives_a_restart_and_runs_within_a_second() {
     s.kero.wait_status("a", "connected").await;
     assert!(s.simulator.received_texts("491521000072").is_empty());
     let line = s.simulator.wait_for(|line| line.id == accepted["message_id"].as_str().unwrap(), std::time::Duration::from_secs(20)).await.expect("it is sent");
-    let late = line.at - at.0;
+    let late = i64::try_from(line.at).unwrap() - at.0;
     assert!((0..1_000).contains(&late), "{late} ms after its time");
     for bad in ["2026", "tomorrow", "2026-01-01T00:00:00", "9999-01-01T00:00:00Z"] {
         let body = json!({ "phone": "491521000072", "message": "x", "send_at": bad });
