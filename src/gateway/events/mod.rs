@@ -6,6 +6,7 @@ pub(crate) use journal::Journal;
 
 use crate::Gateway;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use kero_domain::{DeliveryId, Timestamp};
 use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
@@ -47,10 +48,10 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let mut running: HashSet<i64> = HashSet::new();
     let mut again: HashSet<i64> = HashSet::new();
-    let mut turns = FuturesUnordered::new();
+    let mut turns: FuturesUnordered<BoxFuture<'static, (i64, bool)>> = FuturesUnordered::new();
     let stopping = gateway.inner.stopping.clone();
     loop {
-        let mut dirty = Vec::new();
+        let mut dirty: Vec<i64> = Vec::new();
         tokio::select! {
             Some(pk) = inbox.recv() => dirty.push(pk),
             Some((pk, retry)) = turns.next() => {
@@ -71,7 +72,7 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
         for pk in dirty {
             if running.insert(pk) {
                 let gateway = gateway.clone();
-                turns.push(async move { (pk, drain(&gateway, pk).await.is_err()) });
+                turns.push(Box::pin(async move { (pk, drain(&gateway, pk).await.is_err()) }));
             } else {
                 again.insert(pk);
             }

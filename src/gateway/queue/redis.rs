@@ -77,7 +77,7 @@ impl Redis {
             .set_response_timeout(Some(Duration::from_secs(2)))
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_millis(500));
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| error.kind().to_string_lossy())?;
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| format!("{:?}", error.kind()))?;
         let (writes, inbox) = mpsc::unbounded_channel();
         tokio::spawn(write_loop(manager.clone(), keys.clone(), inbox));
         Ok(Self {
