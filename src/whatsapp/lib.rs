@@ -29,6 +29,8 @@ pub mod outbound;
 mod pairing;
 mod people;
 mod recipient;
+#[cfg(all(test, feature = "simulator"))]
+mod simulated;
 mod transport;
 
 pub use error::{LinkError, SendError};
