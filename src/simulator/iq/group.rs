@@ -24,6 +24,7 @@ pub(crate) fn answer(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
         ("set", "create") => create(caller, child),
         ("set", "leave") => leave(caller, child),
         ("get", "participating") => participating(caller),
+        ("get", "pictures") => Ok(Answer::one(super::profile::group_pictures(caller, child))),
         // To the server itself: no group is named.
         ("get", "query") if id.is_empty() => batch(caller, child),
         (_, "invite" | "accept" | "revoke" | "membership_approval_requests" | "membership_requests_action")
