@@ -92,7 +92,8 @@
 //! - **No default secret, no phone home, no licence gate.** The first key is random, shown once, and stored as a hash.
 //! - **A default binary cannot skip the certificate check.** Only the feature `simulator` compiles that in, and a binary
 //!   with it talks to loopback addresses only.
-//! - **`anyhow` only in the root.** The rooms have error types by what to do about them.
+//! - **Rooms have error types by what to do about them**; `anyhow` is for the root, the simulator, and where the client
+//!   library's own traits demand it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod boot;

@@ -100,4 +100,33 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), DESCRIPTIONS.len());
     }
+
+    #[test]
+    fn every_recorded_metric_is_described() {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+        let mut found = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|ending| ending == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for part in text.split("metrics::").skip(1) {
+                        let Some(name) = recorded(part) else { continue };
+                        found += 1;
+                        let described = DESCRIPTIONS.iter().any(|(known, ..)| *known == name);
+                        assert!(described, "{}: {name} is not described in DESCRIPTIONS", path.display());
+                    }
+                }
+            }
+        }
+        assert!(found > 0, "the search finds nothing; mend this test");
+    }
+
+    /// The name in `counter!("name", …`.
+    fn recorded(call: &str) -> Option<&str> {
+        let rest = ["counter!(", "gauge!(", "histogram!("].iter().find_map(|kind| call.strip_prefix(kind))?;
+        rest.trim_start().strip_prefix('"')?.split('"').next()
+    }
 }
