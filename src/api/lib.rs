@@ -31,6 +31,7 @@ mod problem;
 mod qr;
 mod queue;
 mod request_id;
+mod serve;
 mod service;
 mod spec;
 mod system;
@@ -43,6 +44,7 @@ mod wire;
 
 pub use auth::hash_key;
 pub use config::ApiConfig;
+pub use serve::serve;
 pub use spec::{SpecVersion, operations, spec};
 
 use kero_gateway::Gateway;

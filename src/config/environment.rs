@@ -31,7 +31,7 @@ impl Environment {
     /// such variables for a service named kero), and worth a line in the log.
     pub fn unknown(&self) -> Vec<&str> {
         let Ok(defaults) = defaults() else { return Vec::new() };
-        let known = |name: &str| defaults.find(&path_of(file_key(name).unwrap_or(name))).is_some();
+        let known = |name: &str| defaults.find_ref(&path_of(file_key(name).unwrap_or(name))).is_some();
         self.variables.iter().map(|(name, _)| name.as_str()).filter(|name| is_plain(name) && !known(name)).collect()
     }
 }
@@ -56,8 +56,8 @@ impl Provider for Environment {
                 Some(key) => (path_of(key), read_file(name, value)?),
                 None => (path_of(name), value.clone()),
             };
-            match defaults.find(&path) {
-                Some(default) => insert(&mut dict, &path, typed(name, &value, &default)?),
+            match defaults.find_ref(&path) {
+                Some(default) => insert(&mut dict, &path, typed(name, &value, default)?),
                 // A name with a section is meant for us; left in, it is refused as an unknown key.
                 None if !is_plain(name) => insert(&mut dict, &path, Value::from(value)),
                 None => {}

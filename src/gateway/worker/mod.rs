@@ -4,7 +4,7 @@ mod acks;
 mod attempt;
 mod lane;
 
-pub(crate) use acks::Acks;
+
 pub(crate) use lane::{Lane, spawn_lane};
 
 use kero_domain::{EventKind, JobState, NewEvent, Priority, Timestamp};
