@@ -128,7 +128,7 @@ async fn qr_comes_in_four_forms_and_pairs_by_code_too() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
     kero.create("a").await;
-    let get = |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None);
+    let get = async |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None).await;
     let json = get("application/json").await.expect(200);
     assert_eq!((json["format"].as_str(), json["image_type"].as_str()), (Some("base64"), Some("png")));
     let png = get("image/png").await;

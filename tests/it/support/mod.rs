@@ -5,10 +5,10 @@ mod postgres;
 mod redis;
 mod sink;
 
-pub use kero::{Answer, KEY, Kero, Options};
+pub use kero::{KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
-pub use sink::{Received, Sink, Behaviour};
+pub use sink::{Behaviour, Sink};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;
