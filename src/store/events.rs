@@ -148,9 +148,10 @@ pub(crate) struct Append {
 /// Runs the appends of a group as one insert.
 pub(crate) async fn append(tx: &Tx, appends: Vec<&mut Append>) -> Result<(), StoreError> {
     let rows: Vec<&EventRow> = appends.iter().flat_map(|append| &append.rows).collect();
-    let inserted = insert(tx, &rows).await?;
+    let mut inserted = insert(tx, &rows).await?;
     for append in appends {
-        let new = append.rows.iter().filter(|row| inserted.contains(&row.id)).count();
+        // an id that is there twice counts once
+        let new = append.rows.iter().filter(|row| inserted.remove(&row.id)).count();
         append.answer.set(new as u64);
     }
     Ok(())

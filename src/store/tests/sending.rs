@@ -151,7 +151,7 @@ async fn lanes_are_first_in_first_out(fixture: Fixture) {
         store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at: now }, None).await.unwrap();
     }
     assert!(matches!(next(now).await.unwrap(), NextJob::Wait(at) if at == later));
-    assert_eq!(store.next_due_job(now).await.unwrap(), Some(later));
+    assert_eq!(store.next_due_job(Timestamp(later.0 - 1)).await.unwrap(), Some(later));
     let early = store.intend_job(scheduled.id, instance.pk, epoch, vec![1], now).await.unwrap();
     assert_eq!(early, IntentOutcome::NotRunnable(JobState::Held));
     assert!(matches!(next(later).await.unwrap(), NextJob::Run(head) if head.id == scheduled.id));
@@ -280,7 +280,8 @@ async fn one_send_costs_few_commits(fixture: Fixture) {
     let store = &fixture.store;
     let (instance, epoch) = fixture.instance("a").await;
     let device = store.device(instance.pk, epoch);
-    accept(store, new_job(&instance, CHAT, "warm")).await;
+    // reads the epoch, which SQLite's writer then knows
+    device.put_sender_keys([("warm", b"up".as_slice())]).await.unwrap();
     let before = store.stats();
     let job = accept(store, NewJob { created_at: Timestamp(1), ..new_job(&instance, CHAT, "hello") }).await;
     let accepted = store.stats();

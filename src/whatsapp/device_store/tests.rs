@@ -248,7 +248,7 @@ async fn answers_like_the_in_memory_one(store: Store) {
     let (_, other) = own(&store, "b").await;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut called = HashMap::<&str, u32>::new();
-    for clock in 0..6_000 {
+    for clock in 0..4_000 {
         let (kind, seed) = (random.below(CALLS), random.below(usize::MAX) as u64 | 1);
         let (name, expected) = call(kind, seed, clock, &memory).await;
         let (_, answer) = call(kind, seed, clock, ours.as_ref()).await;
