@@ -15,9 +15,6 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(m20260601_000001_gateway::Migration),
-            Box::new(m20260601_000002_device_store::Migration),
-        ]
+        vec![Box::new(m20260601_000001_gateway::Migration), Box::new(m20260601_000002_device_store::Migration)]
     }
 }

@@ -8,7 +8,8 @@ use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx, work};
 use crate::{Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -157,6 +158,11 @@ pub(crate) async fn append(tx: &Tx, appends: Vec<&mut Append>) -> Result<(), Sto
     Ok(())
 }
 
+/// Pending events in order. The literal lets both databases see that the partial index holds them.
+pub(crate) fn pending(instance_pk: i64) -> Select<Entity> {
+    Entity::find().filter(Column::InstancePk.eq(instance_pk)).filter(Expr::cust("fanout = 0")).order_by_asc(Column::Pk)
+}
+
 impl Store {
     /// Appends events, all or none, except those whose dedupe key is there already. How many were new. Fenced.
     pub async fn append_events(&self, instance_pk: i64, epoch: i64, events: Vec<NewEvent>) -> Result<u64, StoreError> {
@@ -169,12 +175,7 @@ impl Store {
 
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
-        let find = Entity::find()
-            .filter(Column::InstancePk.eq(instance_pk))
-            .filter(Column::Fanout.eq(PENDING))
-            .order_by_asc(Column::Pk)
-            .limit(limit);
-        self.read_events(find.all(self.reader()).await?).await
+        self.read_events(pending(instance_pk).limit(limit).all(self.reader()).await?).await
     }
 
     /// Instances with events that wait for their fan-out.

@@ -99,7 +99,8 @@ impl DeviceRows {
             let mut values = vec![true.into(), self.pk.into()];
             values.extend(ids.iter().map(|id| Value::from(i64::from(*id))));
             let list = placeholders(2, ids.len());
-            statements.push((format!("UPDATE prekeys SET uploaded = $1 WHERE instance_pk = $2 AND id IN ({list})"), values));
+            statements
+                .push((format!("UPDATE prekeys SET uploaded = $1 WHERE instance_pk = $2 AND id IN ({list})"), values));
         }
         self.run(LEVEL, statements).await.map(drop)
     }
