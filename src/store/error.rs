@@ -118,11 +118,15 @@ impl From<DbErr> for StoreError {
             _ if lost => Self::Unavailable(source),
             // disk_full; SQLITE_FULL
             Some("53100" | "13") => Self::Full(source),
-            Some(state) if state.len() == 5 && ["08", "40", "53", "55", "57"].iter().any(|class| state.starts_with(class)) => {
+            Some(state)
+                if state.len() == 5 && ["08", "40", "53", "55", "57"].iter().any(|class| state.starts_with(class)) =>
+            {
                 Self::Unavailable(source)
             }
             // SQLITE_BUSY, LOCKED, READONLY, IOERR, CANTOPEN with their extensions
-            Some(number) if number.len() < 5 && number.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 8 | 10 | 14)) => {
+            Some(number)
+                if number.len() < 5 && number.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 8 | 10 | 14)) =>
+            {
                 Self::Unavailable(source)
             }
             _ => Self::Bug(source),

@@ -49,8 +49,11 @@ async fn an_old_epoch_writes_nothing(fixture: Fixture) {
     let fresh = store.device(pk, epoch);
     let foreign = store.device(other.pk, other_epoch);
     let record = || [("a", b"fresh".as_slice())];
-    let (stale_put, fresh_put, foreign_put) =
-        tokio::join!(stale.put_sessions([("a", b"stale".as_slice())]), fresh.put_sessions(record()), foreign.put_sessions(record()));
+    let (stale_put, fresh_put, foreign_put) = tokio::join!(
+        stale.put_sessions([("a", b"stale".as_slice())]),
+        fresh.put_sessions(record()),
+        foreign.put_sessions(record())
+    );
     lost(stale_put);
     fresh_put.and(foreign_put).unwrap();
     assert_eq!(fresh.session("a").await.unwrap().as_deref(), Some(b"fresh".as_slice()));
@@ -68,9 +71,7 @@ async fn an_old_epoch_writes_nothing(fixture: Fixture) {
 }
 
 /// Keeps the writers busy, so that what is submitted meanwhile becomes one group.
-async fn in_one_group<T: Send + 'static>(
-    commands: Vec<impl Future<Output = T> + Send + 'static>,
-) -> Vec<T> {
+async fn in_one_group<T: Send + 'static>(commands: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
     let tasks: Vec<_> = commands.into_iter().map(tokio::spawn).collect();
     let mut results = Vec::new();
     for task in tasks {
@@ -178,4 +179,31 @@ async fn a_dropped_caller_leaves_the_writer_alone(fixture: Fixture) {
     assert!(matches!(begun, IntentOutcome::Started { .. }));
     store.close().await;
     assert!(matches!(store.set_wanted(instance.pk, true).await, Err(StoreError::Closed)));
+}
+
+/// Postgres ends every connection; the next write finds a fresh one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn severed_connections_are_replaced() {
+    use sea_orm::ConnectionTrait;
+    let fixture = Fixture::postgres().await;
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let raw = fixture.raw().await;
+    for round in 0..3 {
+        let sever = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        raw.execute_unprepared(sever).await.unwrap();
+        let device = store.device(instance.pk, epoch);
+        device.put_sessions([("a", format!("{round}").as_bytes())]).await.unwrap();
+        // a read on a dead connection fails, and the one after it does not
+        let mut read = device.session("a").await;
+        for _ in 0..10 {
+            if read.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            read = device.session("a").await;
+        }
+        assert_eq!(read.unwrap(), Some(format!("{round}").into_bytes()));
+    }
 }
