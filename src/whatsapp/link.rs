@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use wacore::iq::devices::RemoveCompanionDeviceSpec;
 use wacore::store::DevicePropsOverride;
-use wacore::store::traits::Backend;
+use wacore::store::error::StoreError as TheirStoreError;
 use wacore::types::events::Subscription;
 use waproto::whatsapp::device_props::PlatformType;
 use whatsapp_rust::store::commands::DeviceCommand;
@@ -92,17 +92,8 @@ impl Link {
         pair: Option<PairBy>,
         inbound: Arc<dyn Inbound>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<LinkEvent>), LinkError> {
-        let backend = crate::device_store::DeviceStore::new(store, instance_pk, epoch);
-        Self::start_on(config, backend, pair, inbound).await
-    }
-
-    pub(crate) async fn start_on(
-        config: &LinkConfig,
-        backend: Arc<dyn Backend>,
-        pair: Option<PairBy>,
-        inbound: Arc<dyn Inbound>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<LinkEvent>), LinkError> {
         check_url(config.url.as_deref())?;
+        let backend = crate::device_store::DeviceStore::new(store, instance_pk, epoch);
         let converter = Converter { directory: Arc::new(Directory::default()), backend: Arc::clone(&backend) };
         let persistence = PersistenceManager::new(backend).await.map_err(|error| LinkError::Store(error.into()))?;
         let persistence = Arc::new(persistence);
@@ -235,5 +226,13 @@ async fn announce(config: &LinkConfig, persistence: &PersistenceManager) {
 
 /// Whether an instance has a linked device.
 pub async fn is_paired(store: &Store, instance_pk: i64) -> Result<bool, StoreError> {
-    crate::device_store::is_paired(store, instance_pk).await
+    // reads need no epoch
+    let device = crate::device_store::DeviceStore::new(store.clone(), instance_pk, 0).load().await;
+    match device {
+        Ok(device) => Ok(device.is_some_and(|device| device.pn.is_some())),
+        Err(TheirStoreError::Database(source) | TheirStoreError::Connection(source)) => {
+            Err(source.downcast::<StoreError>().map_or(StoreError::Corrupt("device"), |error| *error))
+        }
+        Err(_) => Err(StoreError::Corrupt("device")),
+    }
 }

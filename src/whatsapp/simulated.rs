@@ -4,13 +4,11 @@ use crate::{Inbound, InboundMessage, Link, LinkConfig, LinkEvent, PairBy, SendEr
 use async_trait::async_trait;
 use kero_domain::{Address, Cause, Content, EventKind, MessageId, NewEvent};
 use kero_simulator::{Config, Fault, FaultRule, Person, Script, Simulator};
-use kero_store::StoreError;
+use kero_store::{Durability, MasterKey, Store, StoreConfig, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
-use wacore::store::InMemoryBackend;
-use wacore::store::traits::Backend;
 
 const PHONE: &str = "15550000001";
 const PEER: &str = "15550000002";
@@ -51,8 +49,11 @@ impl Journal {
 struct Setup {
     simulator: Simulator,
     config: LinkConfig,
-    backend: Arc<dyn Backend>,
+    store: Store,
+    instance_pk: i64,
+    epoch: i64,
     journal: Arc<Journal>,
+    _folder: tempfile::TempDir,
 }
 
 struct Running {
@@ -105,12 +106,24 @@ impl Setup {
             skip_history: true,
             push_name: Some("Kero test".into()),
         };
-        Self { simulator, config, backend: Arc::new(InMemoryBackend::new()), journal: Arc::default() }
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig {
+            url: format!("sqlite://{}?mode=rwc", folder.path().join("kero.db").display()),
+            durability: Durability::Process,
+            master_key: MasterKey::generate(),
+            readers: 2,
+            writers: 1,
+        })
+        .await
+        .unwrap();
+        let instance_pk = store.create_instance(&"test".parse().unwrap(), None, false, None).await.unwrap().pk;
+        let epoch = store.take_ownership(instance_pk).await.unwrap();
+        Self { simulator, config, store, instance_pk, epoch, journal: Arc::default(), _folder: folder }
     }
 
     async fn start(&self, pair: Option<PairBy>) -> Running {
         let inbound: Arc<dyn Inbound> = Arc::clone(&self.journal) as _;
-        let (link, events) = Link::start_on(&self.config, Arc::clone(&self.backend), pair, inbound).await.unwrap();
+        let (link, events) = Link::start(&self.config, self.store.clone(), self.instance_pk, self.epoch, pair, inbound).await.unwrap();
         Running { link, events }
     }
 
@@ -149,7 +162,9 @@ async fn send(running: &Running, to: &Address, text: &str) -> MessageId {
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_by_qr_and_tells_who_it_is() {
     let setup = Setup::new().await;
+    assert!(!crate::is_paired(&setup.store, setup.instance_pk).await.unwrap());
     let mut running = setup.start(Some(PairBy::Qr)).await;
+    assert!(!crate::is_paired(&setup.store, setup.instance_pk).await.unwrap());
     let (code, expires_in) = running
         .until("qr", |event| if let LinkEvent::PairingQr { code, expires_in } = event { Some((code, expires_in)) } else { None })
         .await;
@@ -167,6 +182,7 @@ async fn pairs_by_qr_and_tells_who_it_is() {
     assert_eq!(later, (jid, phone, lid));
     running.link.stop().await;
     assert!(running.events.recv().await.is_none(), "an ordered stop is no news");
+    assert!(crate::is_paired(&setup.store, setup.instance_pk).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
