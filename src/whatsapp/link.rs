@@ -15,6 +15,7 @@ use kero_store::{Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use wacore::iq::devices::RemoveCompanionDeviceSpec;
@@ -78,6 +79,9 @@ impl Drop for Inner {
         self.state.stopping.store(true, Ordering::Release);
         self.run.abort();
         self.client.signal_shutdown_sync();
+        if let (Some(transport), Ok(runtime)) = (self.dialer.take_open(), Handle::try_current()) {
+            runtime.spawn(async move { transport.disconnect().await });
+        }
     }
 }
 
@@ -206,7 +210,7 @@ impl Link {
         // the run loop's own cleanup would flush: it is cut off first
         self.inner.run.abort();
         self.inner.client.signal_shutdown_sync();
-        if let Some(transport) = self.inner.dialer.open() {
+        if let Some(transport) = self.inner.dialer.take_open() {
             transport.disconnect().await;
         }
     }
