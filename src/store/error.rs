@@ -116,6 +116,10 @@ impl From<DbErr> for StoreError {
         let source: Source = Arc::new(error);
         match code.as_deref() {
             _ if lost => Self::Unavailable(source),
+            // what a row belongs to is gone: foreign_key_violation; SQLITE_CONSTRAINT_FOREIGNKEY
+            Some("23503" | "787") => Self::NotFound,
+            // unique_violation; SQLITE_CONSTRAINT_UNIQUE, _PRIMARYKEY
+            Some("23505" | "2067" | "1555") => Self::Conflict("row"),
             // disk_full; SQLITE_FULL
             Some("53100" | "13") => Self::Full(source),
             Some(state)

@@ -12,6 +12,7 @@ on_both!(
     a_refused_pending_message_poisons_its_owner,
     writes_keep_their_order,
     a_dropped_caller_leaves_the_writer_alone,
+    instances_go_while_they_are_written,
 );
 
 const CHAT: &str = "491701234567@s.whatsapp.net";
@@ -206,4 +207,52 @@ async fn severed_connections_are_replaced() {
         }
         assert_eq!(read.unwrap(), Some(format!("{round}").into_bytes()));
     }
+}
+
+/// Writers of instances that are taken over and deleted meanwhile hear so, and of nothing else.
+async fn instances_go_while_they_are_written(fixture: Fixture) {
+    let store = &fixture.store;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let (instance, epoch) = fixture.instance(&format!("i{n}")).await;
+        for _ in 0..3 {
+            let (store, instance) = (store.clone(), instance.clone());
+            tasks.push(tokio::spawn(async move {
+                let device = store.device(instance.pk, epoch);
+                for round in 0..40 {
+                    let text = format!("{round}");
+                    let results = [
+                        store.accept_job(new_job(&instance, CHAT, &text)).await.map(drop),
+                        store
+                            .append_events(instance.pk, epoch, vec![event(EventKind::Message, CHAT, &text)])
+                            .await
+                            .map(drop),
+                        device.put_sessions([("a", text.as_bytes()), ("b", text.as_bytes())]).await,
+                        device.put_sender_keys([("b", text.as_bytes()), ("a", text.as_bytes())]).await,
+                        store.create_key(rand::random(), None, Some(instance.pk)).await.map(drop),
+                        store.set_wanted(instance.pk, true).await,
+                    ];
+                    for result in results {
+                        match result {
+                            Ok(()) | Err(StoreError::EpochLost | StoreError::NotFound) => {}
+                            Err(error) => panic!("{}", error.chain()),
+                        }
+                    }
+                }
+            }));
+        }
+        let (store, pk) = (store.clone(), instance.pk);
+        tasks.push(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(10 * n)).await;
+            store.take_ownership(pk).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            store.delete_instance(pk).await.unwrap();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(store.instances().await.unwrap().is_empty());
+    assert!(store.queue_counts().await.unwrap().is_empty());
+    assert!(store.keys().await.unwrap().is_empty());
 }
