@@ -25,7 +25,7 @@ pub enum Fault {
     AckMissing,
     /// The next messages to the phone's devices arrive twice.
     DuplicateInbound,
-    /// The next messages to the phone's devices arrive with damaged ciphertext.
+    /// The next messages to the phone's companions, or to the phone when it has none, arrive with damaged ciphertext.
     Undecryptable,
 }
 
