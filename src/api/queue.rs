@@ -42,7 +42,7 @@ impl QueueApi {
     /// Synchronous sends go on. Lasts until resumed or restarted; see `queue.paused`. Needs a key for the whole gateway.
     #[oai(path = "/queue/pause", method = "post", operation_id = "queue_pause")]
     async fn pause(&self, caller: Caller) -> Result<Json<QueueSwitch>, Failure> {
-        self.handle.admin(&caller)?.pause_queue();
+        self.handle.admin(&caller)?.pause_queue().await;
         Ok(Json(QueueSwitch { success: true, paused: true }))
     }
 

@@ -64,7 +64,7 @@ async fn unknown_and_malformed_instances_are_problems_on_every_route() {
         assert!(!open, "{path} is open");
         let body = Some(json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x" }).to_string().into_bytes());
         kero.request(method.clone(), &fill(&path, "unknown"), &[], body.clone()).await.problem(404, "instance-not-found");
-        for bad in ["a%2Fb", "a:b", "a%20b", &"x".repeat(300), "%C3%A4", "%00", ".."] {
+        for bad in ["a%2Fb", "a:b", "a%20b", &"x".repeat(300), "%C3%A4", "%00"] {
             let answer = kero.request(method.clone(), &fill(&path, bad), &[], body.clone()).await;
             assert!(matches!(answer.status, 400 | 404), "{method} {path} {bad}: {} {}", answer.status, answer.text());
             assert_eq!(answer.header("content-type").as_deref(), Some("application/problem+json"));

@@ -18,6 +18,8 @@ use std::time::Duration;
 /// The pass over due rows: the fallback when a wake was lost.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 const POLL_LIMIT: u64 = 1_000;
+/// How long one read waits; a pause takes effect within it.
+const READ_WAIT: Duration = Duration::from_millis(500);
 /// Repairs the lists from the rows.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// Rows compared with the lists in one reconciliation.
@@ -51,8 +53,8 @@ pub(crate) struct DeadLetter<'a> {
 pub(crate) trait Queue: Send + Sync {
     /// Puts a job before the workers. Never fails and never waits: what is lost here is found in the rows.
     fn push(&self, job: &Job);
-    /// The next jobs to wake; waits until there is one.
-    async fn next(&self) -> Vec<Taken>;
+    /// The next jobs to wake; waits at most `wait` for one.
+    async fn next(&self, wait: Duration) -> Vec<Taken>;
     /// Keeps an element in `kero_processing` until the lane's turn for `key` ends.
     fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>);
     /// An element has done its work.
@@ -79,19 +81,37 @@ pub(crate) fn build(config: &GatewayConfig) -> Result<Arc<dyn Queue>, String> {
     }
 }
 
-/// Hands queue elements to lanes and, now and then, due rows that nobody woke.
-pub(crate) async fn run(gateway: Gateway) {
+/// Hands what the queue holds to the lanes. Nothing else ends its reads early: an element that was taken and not handed
+/// over would lie in `kero_processing` until the next start.
+pub(crate) async fn read(gateway: Gateway) {
     let queue = gateway.inner.queue.clone();
     queue.recover().await;
+    loop {
+        {
+            let _turn = gateway.inner.queue_turn.lock().await;
+            if !gateway.queue_paused() {
+                tokio::select! {
+                    () = gateway.inner.stopping.cancelled() => return,
+                    taken = queue.next(READ_WAIT) => hand_over(&gateway, taken),
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = gateway.inner.stopping.cancelled() => return,
+            () = gateway.inner.queue_resumed.notified() => {}
+        }
+    }
+}
+
+/// Wakes due rows that nobody woke, and repairs the lists.
+pub(crate) async fn tend(gateway: Gateway) {
     let mut poll = interval(POLL_EVERY);
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
-        let paused = gateway.inner.paused.load(Ordering::Acquire);
         tokio::select! {
             () = gateway.inner.stopping.cancelled() => return,
-            () = gateway.inner.queue_changed.notified() => {}
-            taken = queue.next(), if !paused => hand_over(&gateway, taken),
-            _ = poll.tick() => if !paused { poll_due(&gateway).await },
+            _ = poll.tick() => if !gateway.queue_paused() { poll_due(&gateway).await },
             _ = reconcile.tick() => repair(&gateway).await,
         }
     }
@@ -182,15 +202,16 @@ impl Gateway {
         self.inner.paused.load(Ordering::Acquire)
     }
 
-    /// While paused nothing leaves `kero_message_queue`; synchronous sends go on.
-    pub fn pause_queue(&self) {
+    /// While paused nothing leaves `kero_message_queue`; synchronous sends go on. Returns when a read that was under
+    /// way has ended.
+    pub async fn pause_queue(&self) {
         self.inner.paused.store(true, Ordering::Release);
-        self.inner.queue_changed.notify_one();
+        drop(self.inner.queue_turn.lock().await);
     }
 
     pub fn resume_queue(&self) {
         self.inner.paused.store(false, Ordering::Release);
-        self.inner.queue_changed.notify_one();
+        self.inner.queue_resumed.notify_one();
         for handle in self.inner.instances.all() {
             handle.lane.wake_all();
         }

@@ -19,8 +19,6 @@ use tokio::sync::{Notify, mpsc};
 const WINDOW: usize = 1_024;
 /// Elements taken in one round trip after the first.
 const BATCH: usize = 63;
-/// How long one blocking read waits, in seconds.
-const BLOCK_SECS: f64 = 1.0;
 /// Writes sent in one pipeline.
 const PIPELINE: usize = 256;
 
@@ -99,7 +97,7 @@ impl Redis {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 
-    async fn read(&self) -> RedisResult<Vec<Vec<u8>>> {
+    async fn read(&self, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
         let mut reader = self.reader.lock().await;
         let connection = match reader.as_mut() {
             Some(connection) => connection,
@@ -110,7 +108,7 @@ impl Redis {
                 reader.insert(self.client.get_multiplexed_async_connection_with_config(&config).await?)
             }
         };
-        let taken = take(connection, &self.keys).await;
+        let taken = take(connection, &self.keys, wait).await;
         if taken.is_err() {
             *reader = None;
         }
@@ -123,13 +121,13 @@ impl Redis {
 }
 
 /// One element, waiting for it a moment, then whatever else is there.
-async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys) -> RedisResult<Vec<Vec<u8>>> {
+async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
     let first: Option<Vec<u8>> = redis::cmd("BLMOVE")
         .arg(&keys.message_queue)
         .arg(&keys.processing)
         .arg("RIGHT")
         .arg("LEFT")
-        .arg(BLOCK_SECS)
+        .arg(wait.as_secs_f64())
         .query_async(connection)
         .await?;
     let Some(first) = first else { return Ok(Vec::new()) };
@@ -191,18 +189,17 @@ impl Queue for Redis {
         self.write(Write::Push(serde_json::Value::from(element::message_job(job)).to_string().into_bytes()));
     }
 
-    async fn next(&self) -> Vec<Taken> {
-        while self.kept() >= WINDOW {
-            self.room.notified().await;
+    async fn next(&self, wait: Duration) -> Vec<Taken> {
+        if self.kept() >= WINDOW {
+            let _ = tokio::time::timeout(wait, self.room.notified()).await;
+            return Vec::new();
         }
-        loop {
-            match self.read().await {
-                Ok(taken) if taken.is_empty() => {}
-                Ok(taken) => return taken.into_iter().map(Taken::Element).collect(),
-                Err(error) => {
-                    log_failure("the message queue could not be read", &error);
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+        match self.read(wait).await {
+            Ok(taken) => taken.into_iter().map(Taken::Element).collect(),
+            Err(error) => {
+                log_failure("the message queue could not be read", &error);
+                tokio::time::sleep(wait).await;
+                Vec::new()
             }
         }
     }
