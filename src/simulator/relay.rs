@@ -28,7 +28,7 @@ const NACK: u16 = 479;
 enum Recipient {
     /// A person, or one device of theirs.
     Person,
-    Group(Group),
+    Group(Box<Group>),
     /// `status@broadcast`: the devices that are listed.
     Status,
     Newsletter,
@@ -88,7 +88,7 @@ fn recipient(caller: &Caller, to: &Jid, stanza: &Node) -> Result<Recipient, u16>
             if group.announcement && !group.is_admin(&caller.account.phone) && jid(stanza, "participant").is_none() {
                 return Err(403);
             }
-            Ok(Recipient::Group(group))
+            Ok(Recipient::Group(Box::new(group)))
         }
         Server::Broadcast => Ok(Recipient::Status),
         Server::Newsletter if lock(&caller.world.newsletters).contains_key(to.user.as_str()) => {
@@ -266,8 +266,13 @@ impl<'a> Relay<'a> {
         message.children(content).build()
     }
 
-    fn hand_over(&self, account: &Arc<Account>, device: u16, stanza: Node) {
+    fn hand_over(&self, account: &Arc<Account>, device: u16, mut stanza: Node) {
         if device == 0 {
+            // A person without companions asks for the damaged message again; else the fault is for the companions.
+            let alone = lock(&account.state).devices.is_empty();
+            if alone && self.world().faults.take(Fault::Undecryptable, &account.phone).is_some() {
+                damage(&mut stanza);
+            }
             let from = self.caller.account.clone();
             let inbound = Inbound::Message { from, device: self.caller.device, stanza };
             phone::post(self.world(), account, inbound);

@@ -143,10 +143,38 @@ async fn failed_handshake(client: &Arc<Client>) -> LinkEvent {
             client.disconnect().await;
             LinkEvent::Disconnected { detail: "the handshake had to be made anew".to_owned() }
         }
-        Err(ConnectError::Handshake(HandshakeError::Core(wacore::handshake::HandshakeError::CertVerification(reason)))) => {
+        Err(error) => handshake_end(&error),
+    }
+}
+
+fn handshake_end(error: &ConnectError) -> LinkEvent {
+    match error {
+        ConnectError::Handshake(HandshakeError::Core(wacore::handshake::HandshakeError::CertVerification(reason))) => {
             tracing::error!(%reason, "the server's certificate chain did not verify");
             LinkEvent::Closed(Cause::CertificateRefused)
         }
-        Err(error) => LinkEvent::Disconnected { detail: format!("the handshake failed: {error}") },
+        error => LinkEvent::Disconnected { detail: format!("the handshake failed: {error}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_certificate_ends_a_handshake_for_good() {
+        let certificate = wacore::handshake::HandshakeError::CertVerification("signature".into());
+        let end = handshake_end(&ConnectError::Handshake(HandshakeError::Core(certificate)));
+        assert!(matches!(end, LinkEvent::Closed(Cause::CertificateRefused)), "{end:?}");
+        let end = handshake_end(&ConnectError::Handshake(HandshakeError::Timeout));
+        assert!(matches!(end, LinkEvent::Disconnected { .. }), "{end:?}");
+    }
+
+    #[test]
+    fn the_first_cause_is_kept() {
+        let fate = Fate::default();
+        fate.seal(Cause::Replaced);
+        fate.seal(Cause::DeviceRemoved);
+        assert_eq!(fate.get(), Some(Cause::Replaced));
     }
 }

@@ -29,7 +29,7 @@ pub mod outbound;
 mod pairing;
 mod people;
 mod recipient;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
 mod simulated;
 mod transport;
 

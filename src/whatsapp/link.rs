@@ -15,11 +15,12 @@ use kero_store::{Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use wacore::iq::devices::RemoveCompanionDeviceSpec;
 use wacore::store::DevicePropsOverride;
-use wacore::store::traits::Backend;
+use wacore::store::error::StoreError as TheirStoreError;
 use wacore::types::events::Subscription;
 use waproto::whatsapp::device_props::PlatformType;
 use whatsapp_rust::store::commands::DeviceCommand;
@@ -78,6 +79,9 @@ impl Drop for Inner {
         self.state.stopping.store(true, Ordering::Release);
         self.run.abort();
         self.client.signal_shutdown_sync();
+        if let (Some(transport), Ok(runtime)) = (self.dialer.take_open(), Handle::try_current()) {
+            runtime.spawn(async move { transport.disconnect().await });
+        }
     }
 }
 
@@ -92,17 +96,8 @@ impl Link {
         pair: Option<PairBy>,
         inbound: Arc<dyn Inbound>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<LinkEvent>), LinkError> {
-        let backend = crate::device_store::DeviceStore::new(store, instance_pk, epoch);
-        Self::start_on(config, backend, pair, inbound).await
-    }
-
-    pub(crate) async fn start_on(
-        config: &LinkConfig,
-        backend: Arc<dyn Backend>,
-        pair: Option<PairBy>,
-        inbound: Arc<dyn Inbound>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<LinkEvent>), LinkError> {
         check_url(config.url.as_deref())?;
+        let backend = crate::device_store::DeviceStore::new(store, instance_pk, epoch);
         let converter = Converter { directory: Arc::new(Directory::default()), backend: Arc::clone(&backend) };
         let persistence = PersistenceManager::new(backend).await.map_err(|error| LinkError::Store(error.into()))?;
         let persistence = Arc::new(persistence);
@@ -215,7 +210,7 @@ impl Link {
         // the run loop's own cleanup would flush: it is cut off first
         self.inner.run.abort();
         self.inner.client.signal_shutdown_sync();
-        if let Some(transport) = self.inner.dialer.open() {
+        if let Some(transport) = self.inner.dialer.take_open() {
             transport.disconnect().await;
         }
     }
@@ -235,8 +230,13 @@ async fn announce(config: &LinkConfig, persistence: &PersistenceManager) {
 
 /// Whether an instance has a linked device.
 pub async fn is_paired(store: &Store, instance_pk: i64) -> Result<bool, StoreError> {
-    // reading needs no epoch
-    let Some(record) = store.device(instance_pk, 0).load_device().await? else { return Ok(false) };
-    let device: wacore::store::Device = serde_json::from_slice(&record).map_err(|_| StoreError::Corrupt("device"))?;
-    Ok(device.pn.is_some())
+    // reads need no epoch
+    let device = crate::device_store::DeviceStore::new(store.clone(), instance_pk, 0).load().await;
+    match device {
+        Ok(device) => Ok(device.is_some_and(|device| device.pn.is_some())),
+        Err(TheirStoreError::Database(source) | TheirStoreError::Connection(source)) => {
+            Err(source.downcast::<StoreError>().map_or(StoreError::Corrupt("device"), |error| *error))
+        }
+        Err(_) => Err(StoreError::Corrupt("device")),
+    }
 }

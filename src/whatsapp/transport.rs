@@ -49,8 +49,8 @@ impl Dialer {
         self.shared.dial.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The socket that was opened last.
-    pub(crate) fn open(&self) -> Option<Arc<dyn Transport>> {
+    /// Takes the socket that was opened last.
+    pub(crate) fn take_open(&self) -> Option<Arc<dyn Transport>> {
         self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

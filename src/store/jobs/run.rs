@@ -46,7 +46,8 @@ struct Change {
 impl From<Settlement> for Change {
     fn from(settlement: Settlement) -> Self {
         let now = Timestamp::now().0;
-        let change = Self { state: JobState::Queued, held: None, due_at: None, unburn: 0, code: None, error: None, at: now };
+        let change =
+            Self { state: JobState::Queued, held: None, due_at: None, unburn: 0, code: None, error: None, at: now };
         match settlement {
             Settlement::Sent { at } => Self { state: JobState::Sent, at: at.0, ..change },
             Settlement::Failed { code, error, at } => {
@@ -167,10 +168,7 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
     Ok(())
 }
 
-async fn states(
-    tx: &Tx,
-    ids: impl Iterator<Item = JobId>,
-) -> Result<HashMap<JobId, (JobState, i64)>, StoreError> {
+async fn states(tx: &Tx, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, (JobState, i64)>, StoreError> {
     let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
     if ids.is_empty() {
         return Ok(HashMap::new());
@@ -233,8 +231,11 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
             changed.insert(job);
         }
     }
-    let written: Vec<&EventRow> =
-        settles.iter().filter(|settle| changed.contains(&settle.job) && !silent.contains(&settle.job)).filter_map(|settle| settle.event.as_ref()).collect();
+    let written: Vec<&EventRow> = settles
+        .iter()
+        .filter(|settle| changed.contains(&settle.job) && !silent.contains(&settle.job))
+        .filter_map(|settle| settle.event.as_ref())
+        .collect();
     events::insert(tx, &written).await?;
     for settle in &mut settles {
         let applied = changed.contains(&settle.job);

@@ -8,6 +8,8 @@ mod presence;
 mod receipts;
 mod sink;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use receipts::{ReceiptIn, receipt_event};
 pub(crate) use sink::{Raw, Sink};
@@ -132,7 +134,7 @@ impl Teller {
             Event::ServerAck(ack) if ack.class.as_deref() == Some("message") => self.send(LinkEvent::Ack {
                 message_id: ack.id.clone(),
                 chat: ack.from.as_ref().map(bare).unwrap_or_default(),
-                error: ack.error.as_deref().map(|code| code.parse().unwrap_or(u32::MAX)),
+                error: ack.error.as_deref().map(|code| code.parse().unwrap_or_default()),
                 at: ack.timestamp.as_ref().map_or_else(Timestamp::now, millis),
             }),
             Event::Receipt(receipt) => {
