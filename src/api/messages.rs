@@ -13,7 +13,7 @@ use kero_domain::{Address, Content, CorrelationId, Fault, FaultCode, InstanceId,
 use kero_gateway::{Gateway, SendRequest};
 use poem::http::HeaderMap;
 use poem::{FromRequest, Request, RequestBody};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, OpenApi};
 
@@ -90,18 +90,21 @@ impl MessagesApi {
     ///
     /// Like `POST /instances/{instance_id}/messages/text`. The instance is the API key's own, else the one that
     /// `X-Instance-Id` names, else the only existing one.
-    #[oai(path = "/messages/text", method = "post", operation_id = "message_send_text_short")]
+    #[oai(
+        path = "/messages/text",
+        method = "post",
+        operation_id = "message_send_text_short",
+        request_header(name = "X-Instance-Id", ty = "Option<String>", description = "The instance to send from.")
+    )]
     async fn text_short(
         &self,
         caller: Caller,
-        /// The instance to send from.
-        #[oai(name = "X-Instance-Id")]
-        instance_id: Header<Option<String>>,
+        headers: &HeaderMap,
         options: SendOptions,
         body: JsonBody<SendText>,
     ) -> Result<SendReply, Failure<ShortSendCodes>> {
         let gateway = self.handle.gateway()?;
-        let id = implied_instance(gateway, &caller, instance_id.0.as_deref())?;
+        let id = implied_instance(gateway, &caller, headers)?;
         Ok(send_text(gateway, &caller, id, options, body).await?)
     }
 }
@@ -143,8 +146,9 @@ async fn send_text(
 }
 
 /// The instance of a request whose path names none.
-fn implied_instance(gateway: &Gateway, caller: &Caller, named: Option<&str>) -> Result<InstanceId, Fault> {
-    if let Some(named) = named.map(str::trim).filter(|text| !text.is_empty()) {
+fn implied_instance(gateway: &Gateway, caller: &Caller, headers: &HeaderMap) -> Result<InstanceId, Fault> {
+    let named = only(headers, "x-instance-id", FaultCode::InvalidInstanceId)?;
+    if let Some(named) = named.filter(|text| !text.is_empty()) {
         return caller.instance(named);
     }
     match caller.own_instance() {

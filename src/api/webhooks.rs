@@ -3,8 +3,9 @@
 //! poem-openapi's `#[Webhook]` takes one POST per trait, so its description is built by hand.
 
 use crate::wire::payloads::{
-    CallEvent, MessageAckEvent, MessageEditEvent, MessageEvent, MessageRevokeEvent, OtherEvent, PairingEvent,
-    PollVoteEvent, PresenceEvent, ReactionEvent, ReceiptEvent, StatusEvent, SyncProgressEvent, UndecryptableEvent,
+    CallEvent, ChatEvent, ContactEvent, GroupEvent, LabelEvent, MessageAckEvent, MessageEditEvent, MessageEvent,
+    MessageRevokeEvent, NewsletterEvent, OtherEvent, PairingEvent, PollVoteEvent, PresenceEvent, ReactionEvent,
+    ReceiptEvent, StatusEvent, SyncProgressEvent, UndecryptableEvent,
 };
 use poem::http::Method;
 use poem_openapi::Webhook;
@@ -61,8 +62,12 @@ webhooks! {
     "call" "on_call" CallEvent: "Somebody calls", "On request only; best effort.";
     "undecryptable" "on_undecryptable" UndecryptableEvent: "A message came that could not be read", "On request only.";
     "sync_progress" "on_sync_progress" SyncProgressEvent: "Fetching the history goes on", "On request only.";
-    "other" "on_other" OtherEvent: "Anything else",
-        "`group`, `contact`, `chat`, `label`, `newsletter`, `media` and `endpoint`, on request only.";
+    "group" "on_group" GroupEvent: "A group changed", "On request only; best effort.";
+    "contact" "on_contact" ContactEvent: "A contact changed", "On request only; best effort.";
+    "chat" "on_chat" ChatEvent: "A chat was changed on another device", "On request only; best effort.";
+    "label" "on_label" LabelEvent: "A label was changed or given", "On request only; best effort.";
+    "newsletter" "on_newsletter" NewsletterEvent: "Posts of a newsletter changed", "On request only; best effort.";
+    "other" "on_other" OtherEvent: "Anything else", "`media` and `endpoint`, on request only.";
 }
 
 fn operation(id: &'static str, summary: &'static str, description: &'static str, body: MetaSchemaRef) -> MetaOperation {

@@ -12,7 +12,9 @@ pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: O
     let mut webhooks = root.shift_remove("webhooks").unwrap_or_else(|| json!({}));
     name_events(&mut webhooks, root.get_mut("components"));
     let mut take = |name: &str| root.shift_remove(name).unwrap_or_default();
-    let (mut info, tags, mut paths, mut components) = (take("info"), take("tags"), take("paths"), take("components"));
+    let (mut info, mut tags, mut paths, mut components) =
+        (take("info"), take("tags"), take("paths"), take("components"));
+    order_tags(&mut tags, &paths);
     for item in [&mut paths, &mut webhooks] {
         operations(item);
     }
@@ -35,6 +37,16 @@ pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: O
         "openapi": number, "info": info, "servers": [server], "tags": tags,
         "paths": paths, hooks: webhooks, "components": components,
     });
+}
+
+/// The sections in the order in which operations use them, not of the alphabet.
+fn order_tags(tags: &mut Value, paths: &Value) {
+    let items = paths.as_object().into_iter().flatten().filter_map(|(_, item)| item.as_object());
+    let operations = items.flat_map(|item| item.values());
+    let used: Vec<&Value> = operations.filter_map(|operation| operation.pointer("/tags/0")).collect();
+    if let Some(tags) = tags.as_array_mut() {
+        tags.sort_by_key(|tag| used.iter().position(|name| tag.get("name") == Some(name)));
+    }
 }
 
 fn operations(items: &mut Value) {
