@@ -75,16 +75,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let app = kero_api::app(gateway.clone(), api);
     let http = tokio::spawn(kero_api::serve(listener, app, stopping.clone(), http_grace(config.shutdown.timeout)));
     tracing::info!(%address, database = ?store.backend(), version = VERSION, "started");
-    Ok(Running {
-        address,
-        first_key,
-        gateway,
-        store,
-        http,
-        stopping,
-        timeout: config.shutdown.timeout,
-        _locks: locks,
-    })
+    Ok(Running { address, first_key, gateway, store, http, stopping, timeout: config.shutdown.timeout, _locks: locks })
 }
 
 impl Running {

@@ -10,9 +10,9 @@ const MISSING: &str = "this binary was built without the simulated WhatsApp, bec
                        (or run: cargo run --features simulator -- demo)";
 
 #[cfg(not(feature = "simulator"))]
-pub use absent::{Beside, alone, beside, demo};
+pub use absent::{alone, beside, demo};
 #[cfg(feature = "simulator")]
-pub use present::{Beside, alone, beside, demo};
+pub use present::{alone, beside, demo};
 
 #[cfg(feature = "simulator")]
 mod present {
@@ -57,7 +57,12 @@ mod present {
             ..kero_simulator::Config::default()
         };
         let simulator = kero_simulator::start(settings).await.context("the simulated WhatsApp cannot start")?;
-        println!("Simulated WhatsApp: {} (also {}), control API: {}/admin", simulator.ws_url(), simulator.wss_url(), simulator.http_url());
+        println!(
+            "Simulated WhatsApp: {} (also {}), control API: {}/admin",
+            simulator.ws_url(),
+            simulator.wss_url(),
+            simulator.http_url()
+        );
         signals.next().await;
         simulator.shutdown().await;
         Ok(())
