@@ -34,7 +34,8 @@ mod present {
     /// that paired instances survive a restart.
     pub async fn beside(mut config: Config) -> anyhow::Result<(Config, Beside)> {
         crate::boot::prepare_process();
-        std::fs::create_dir_all(&config.data_dir).context("the data folder cannot be made")?;
+        // The same folder that the gateway locks a moment later; with the lock held by another process, this one ends here.
+        drop(crate::lock::folder(&config.data_dir)?);
         let settings = kero_simulator::Config {
             state_file: Some(config.data_dir.join("simulator.json")),
             ..kero_simulator::Config::default()
