@@ -25,7 +25,7 @@ pub enum Fault {
     AckMissing,
     /// The next messages to the phone's devices arrive twice.
     DuplicateInbound,
-    /// The next messages to the phone's devices arrive with damaged ciphertext.
+    /// The next messages to the phone's companions, or to the phone when it has none, arrive with damaged ciphertext.
     Undecryptable,
 }
 
@@ -33,7 +33,8 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRule {
     pub fault: Fault,
-    /// The account it applies to: the sender's for nacks and acks, the recipient's for inbound faults. `None`: everybody.
+    /// The account it applies to: the sender's for nacks and acks, the recipient's for inbound faults.
+    /// `None`: everybody.
     pub phone: Option<String>,
     /// The code of a stream error (default 503) or a nack (default 479).
     pub code: Option<u16>,

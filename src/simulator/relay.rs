@@ -266,8 +266,13 @@ impl<'a> Relay<'a> {
         message.children(content).build()
     }
 
-    fn hand_over(&self, account: &Arc<Account>, device: u16, stanza: Node) {
+    fn hand_over(&self, account: &Arc<Account>, device: u16, mut stanza: Node) {
         if device == 0 {
+            // A person without companions asks for the damaged message again; else the fault is for the companions.
+            let alone = lock(&account.state).devices.is_empty();
+            if alone && self.world().faults.take(Fault::Undecryptable, &account.phone).is_some() {
+                damage(&mut stanza);
+            }
             let from = self.caller.account.clone();
             let inbound = Inbound::Message { from, device: self.caller.device, stanza };
             phone::post(self.world(), account, inbound);

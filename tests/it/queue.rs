@@ -239,7 +239,7 @@ async fn offline_jobs_wait_burn_no_attempt_and_go_in_order() {
         correlations.push(accepted["correlation_id"].as_str().unwrap().to_owned());
     }
     let job = s.kero.get(&format!("/instances/a/jobs/{}", correlations[0])).await.expect(200);
-    assert_eq!((job["data"]["state"].as_str(), job["data"]["held"].as_str()), (Some("held"), Some("offline")), "{job}");
+    assert_eq!((job["data"]["state"].as_str(), job["data"]["held_reason"].as_str()), (Some("held"), Some("offline")), "{job}");
     assert_eq!(s.redis.len("kero_message_queue").await, 0, "offline jobs wait in their rows");
     s.kero.post(&format!("/instances/a/jobs/{}/cancel", correlations[9]), json!({})).await.expect(200);
     assert_eq!(ack_of(&s.sink, &correlations[9]).await["data"]["status"], "cancelled");

@@ -29,17 +29,18 @@ enum Ask {
 
 fn ask(query_id: &str) -> Option<Ask> {
     Some(match query_id {
-        "25149874324715067" | "8823471724422422" | "6996806640408138" => Ask::Create,
-        "25399611239711790" | "6388546374527196" => Ask::Subscribed,
-        "27456920720571478" | "26944199458535748" | "6563316087068696" | "7272540469429201" => Ask::Fetch,
-        "24404358912487870" | "7871414976211147" => Ask::Join,
-        "9767147403369991" | "6392786840836363" => Ask::Leave,
-        "29766401636284406" | "25151904754424642" => Ask::Mute,
-        "9864994326891137" | "7337137176362961" => Ask::Unmute,
+        "25149874324715067" | "8823471724422422" | "6234210096708695" | "27527996220149684" => Ask::Create,
+        "25399611239711790" | "6388546374527196" | "8621797084555037" => Ask::Subscribed,
+        "27456920720571478" | "26944199458535748" => Ask::Fetch,
+        "6563316087068696" | "7272540469429201" | "9779843322044422" => Ask::Fetch,
+        "24404358912487870" | "9926858900719341" => Ask::Join,
+        "9767147403369991" | "6392786840836363" | "8782612271820087" => Ask::Leave,
+        "29766401636284406" | "6274038279359549" | "5971669009605755" => Ask::Mute,
+        "9864994326891137" | "6068417879924485" | "6104029483058502" => Ask::Unmute,
         "31938993655691868" => Ask::UserSetting,
-        "24250201037901610" => Ask::Update,
+        "24250201037901610" | "7150902998257522" | "7839742399440946" => Ask::Update,
         "30062808666639665" => Ask::Delete,
-        "25806748772361516" | "7263823273662354" => Ask::Recommended,
+        "25806748772361516" | "7263823273662354" | "27256776790637714" => Ask::Recommended,
         "9935467776504344" | "24079399904996141" => Ask::Subgroups,
         _ => return None,
     })
@@ -79,11 +80,13 @@ fn data(caller: &Caller, asked: Ask, v: &Value) -> Value {
     let id = user(text(v, "/newsletter_id")).to_owned();
     match asked {
         Ask::Create => {
+            let input = v.get("input").or_else(|| v.get("newsletter_input")).unwrap_or(&Value::Null);
+            let given = |key: &str| input.get(key).and_then(Value::as_str).unwrap_or_default();
             let id = format!("1204{:014}", caller.world.next() + now() * 1000);
             let newsletter = Newsletter {
                 id: id.clone(),
-                name: text(v, "/input/name").to_owned(),
-                description: text(v, "/input/description").to_owned(),
+                name: given("name").to_owned(),
+                description: given("description").to_owned(),
                 invite: format!("NL{id}"),
                 owner: me.to_owned(),
                 subscribers: [me.to_owned()].into(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wacore_binary::{Jid, Node};
 
 use super::{Answer, Query};
-use crate::node::{attr, attr_is, bytes, holding, node, now, number, required_jid};
+use crate::node::{attr, attr_is, bytes, holding, jid, node, now, number, required_jid};
 use crate::session::Caller;
 use crate::world::lock;
 use crate::world::newsletter::Post;
@@ -26,8 +26,9 @@ pub(crate) fn answer(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
 
 /// The newest `count` posts before `before`, oldest first.
 fn history(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
-    let to = required_jid(query.stanza, "to")?;
     let request = query.child.context("no <messages>")?;
+    // Some clients ask the server itself and name the newsletter inside.
+    let to = jid(request, "jid").map_or_else(|| required_jid(query.stanza, "to"), Ok)?;
     let count: usize = number(request, "count").unwrap_or(50);
     let before: u64 = number(request, "before").unwrap_or(u64::MAX);
     let newsletters = lock(&caller.world.newsletters);

@@ -26,10 +26,11 @@ pub(crate) async fn message(
     let id = required(stanza, "id")?;
     let sender = required_jid(stanza, "from")?;
     let group = sender.is_group().then(|| sender.clone());
-    let mut text = None;
+    let (mut text, mut opened) = (None, false);
     for enc in stanza.get_children_by_tag("enc") {
         match open(phone, from, device, group.as_ref(), enc).await {
             Ok(plain) => {
+                opened = true;
                 let message = wa::Message::decode_from_slice(&plain)?;
                 let own_copy = message.device_sent_message.is_set();
                 // The copy for the own phone wraps the message; its hash would be another.
@@ -48,7 +49,13 @@ pub(crate) async fn message(
         }
     }
     let own = same(phone, from);
-    let fresh = lock(&phone.state).handled.insert((from.phone.clone(), id.clone()));
+    let handled = (from.phone.clone(), id.clone());
+    if !opened && !lock(&phone.state).handled.contains(&handled) {
+        // A new message under a counter that was used before: the sender's state was rewound, and a phone drops it.
+        tracing::warn!("phone {} drops {id}: {}:{device} used its counter before", phone.phone, from.phone);
+        return Ok(());
+    }
+    let fresh = lock(&phone.state).handled.insert(handled);
     if fresh && let Some(text) = &text {
         lock(&phone.state).texts.push(ReceivedText {
             at: now_ms(),
@@ -71,7 +78,7 @@ pub(crate) async fn message(
     };
     from.deliver(device, receipt(phone, &sender, &id, None));
     if fresh {
-        follow(world, phone, from, device, stanza, script, text).await?;
+        follow(world, phone, from, device, (&sender, &id), script, text).await?;
     }
     Ok(())
 }
@@ -82,12 +89,11 @@ async fn follow(
     phone: &Arc<Account>,
     from: &Arc<Account>,
     device: u16,
-    stanza: &Node,
+    (sender, id): (&Jid, &str),
     script: Script,
     text: Option<String>,
 ) -> Result<()> {
-    let (sender, id) = (required_jid(stanza, "from")?, required(stanza, "id")?);
-    let read = receipt(phone, &sender, &id, Some("read"));
+    let read = receipt(phone, sender, id, Some("read"));
     let text = text.filter(|_| !sender.is_group());
     match script {
         Script::Silent => {}

@@ -50,7 +50,8 @@ pub(crate) async fn to_person(
     let message = text(body);
     let recipient = to.pn_jid(0);
     remember(from, &id, &message, None, Some(recipient.clone()), None);
-    if !same(from, to) {
+    // What a blocked person sends goes nowhere.
+    if !same(from, to) && !lock(&to.state).blocked.contains(&from.phone) {
         for device in to.companions() {
             let sealed = seal(from, to, device, &message).await?;
             world.deliver_message(to, device, stanza(from, &id, None).children([sealed]).build());

@@ -14,8 +14,12 @@ mod tests {
 
     #[test]
     fn text_is_a_conversation() {
-        // field 1, length 2
-        assert_eq!(encode(&Content::text("hi")), [0x0a, 2, b'h', b'i']);
+        // field 1, length 2; then the message's secret
+        let encoded = encode(&Content::text("hi"));
+        assert_eq!(encoded[..4], [0x0a, 2, b'h', b'i']);
+        let decoded = waproto::codec::message_decode(&encoded).unwrap();
+        let secret = decoded.message_context_info.as_option().and_then(|context| context.message_secret.clone());
+        assert_eq!(secret.map(|secret| secret.len()), Some(32));
     }
 
     #[test]

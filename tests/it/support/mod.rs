@@ -1,11 +1,11 @@
 //! What every test stands on: a simulated WhatsApp, a real `kero` process, a webhook sink.
 
-mod kero;
+mod gateway;
 mod postgres;
 mod redis;
 mod sink;
 
-pub use kero::{KEY, Kero, Options};
+pub use gateway::{KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Behaviour, Sink};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 pub const WAIT: Duration = Duration::from_secs(30);
 
 pub async fn simulator() -> Simulator {
+    kero::boot::prepare_process();
     kero_simulator::start(Config::default()).await.expect("the simulator starts on a free loopback port")
 }
 

@@ -13,7 +13,7 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Self {
-        let port = super::kero::free_port();
+        let port = super::gateway::free_port();
         let mut redis = Self { child: None, port, data: TempDir::new().expect("a temporary folder") };
         redis.launch().await;
         redis
