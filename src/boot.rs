@@ -51,7 +51,13 @@ pub fn start_log(config: &Config) -> anyhow::Result<()> {
 /// Starts everything; when this returns, the API answers.
 pub async fn start(config: &Config) -> anyhow::Result<Running> {
     prepare_process();
-    kero_whatsapp::check_url(config.whatsapp.url.as_deref()).context("whatsapp.url")?;
+    if let Err(error) = kero_whatsapp::check_url(config.whatsapp.url.as_deref()) {
+        let hint = match config.whatsapp.url {
+            None => "; add --simulate, or build without --features simulator",
+            Some(_) => "",
+        };
+        anyhow::bail!("{error}{hint}");
+    }
     let metrics = kero_telemetry::metrics::install(VERSION)?;
     let locks = lock_data(config)?;
     let listener = listen(config.listen)?;
@@ -75,16 +81,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let app = kero_api::app(gateway.clone(), api);
     let http = tokio::spawn(kero_api::serve(listener, app, stopping.clone(), http_grace(config.shutdown.timeout)));
     tracing::info!(%address, database = ?store.backend(), version = VERSION, "started");
-    Ok(Running {
-        address,
-        first_key,
-        gateway,
-        store,
-        http,
-        stopping,
-        timeout: config.shutdown.timeout,
-        _locks: locks,
-    })
+    Ok(Running { address, first_key, gateway, store, http, stopping, timeout: config.shutdown.timeout, _locks: locks })
 }
 
 impl Running {
@@ -178,7 +175,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
             }
             anyhow::bail!(
                 "the master key does not fit this database: restore the key it was made with, as KERO_MASTER_KEY or in \
-                 {}. Nothing was changed.",
+                 {}",
                 master_key::file(config).display()
             )
         }

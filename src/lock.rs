@@ -3,8 +3,9 @@
 //! The kernel drops the lock when the process ends, however it ends; nothing stale is left to clean up.
 
 use anyhow::{Context, bail};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Held as long as it lives.
@@ -15,7 +16,10 @@ pub struct Lock {
 
 /// Locks `folder` (made when missing), or says who holds it and what to do.
 pub fn folder(folder: &Path) -> anyhow::Result<Lock> {
-    std::fs::create_dir_all(folder)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
         .with_context(|| format!("the data folder {} cannot be made; set KERO_DATA_DIR", folder.display()))?;
     file(&folder.join("kero.lock"), &format!("the data folder {}", folder.display()), "KERO_DATA_DIR")
 }

@@ -34,9 +34,7 @@ pub fn find(config: &Config) -> anyhow::Result<Found> {
             let key = make(&path).with_context(|| format!("the master key file {} cannot be made", path.display()))?;
             Ok(Found { key, made: Some(path) })
         }
-        Err(error) => {
-            Err(error).with_context(|| format!("the master key file {} cannot be read", path.display()))
-        }
+        Err(error) => Err(error).with_context(|| format!("the master key file {} cannot be read", path.display())),
     }
 }
 

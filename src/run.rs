@@ -70,7 +70,8 @@ fn announce(running: &boot::Running) -> anyhow::Result<()> {
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     boot::prepare_process();
     let _locks = boot::lock_data(config)?;
-    let applied = kero_store::Store::migrate(&config.database_url()).await.context("the database cannot be migrated")?;
+    let applied =
+        kero_store::Store::migrate(&config.database_url()).await.context("the database cannot be migrated")?;
     if applied.is_empty() {
         return print("the database was up to date\n");
     }

@@ -10,9 +10,9 @@ const MISSING: &str = "this binary was built without the simulated WhatsApp, bec
                        (or run: cargo run --features simulator -- demo)";
 
 #[cfg(not(feature = "simulator"))]
-pub use absent::{Beside, alone, beside, demo};
+pub use absent::{alone, beside, demo};
 #[cfg(feature = "simulator")]
-pub use present::{Beside, alone, beside, demo};
+pub use present::{alone, beside, demo};
 
 #[cfg(feature = "simulator")]
 mod present {
@@ -34,7 +34,8 @@ mod present {
     /// that paired instances survive a restart.
     pub async fn beside(mut config: Config) -> anyhow::Result<(Config, Beside)> {
         crate::boot::prepare_process();
-        std::fs::create_dir_all(&config.data_dir).context("the data folder cannot be made")?;
+        // The same folder that the gateway locks a moment later; with the lock held by another process, this one ends here.
+        drop(crate::lock::folder(&config.data_dir)?);
         let settings = kero_simulator::Config {
             state_file: Some(config.data_dir.join("simulator.json")),
             ..kero_simulator::Config::default()
@@ -57,7 +58,12 @@ mod present {
             ..kero_simulator::Config::default()
         };
         let simulator = kero_simulator::start(settings).await.context("the simulated WhatsApp cannot start")?;
-        println!("Simulated WhatsApp: {} (also {}), control API: {}/admin", simulator.ws_url(), simulator.wss_url(), simulator.http_url());
+        println!(
+            "Simulated WhatsApp: {} (also {}), control API: {}/admin",
+            simulator.ws_url(),
+            simulator.wss_url(),
+            simulator.http_url()
+        );
         signals.next().await;
         simulator.shutdown().await;
         Ok(())

@@ -72,7 +72,8 @@ impl Client {
         let response = request.header("X-API-Key", &self.key).send().await.context("the gateway does not answer")?;
         let status = response.status().as_u16();
         let text = response.text().await.context("the gateway's answer ended early")?;
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+        let body =
+            if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
         Ok(Reply { status, body })
     }
 

@@ -9,14 +9,14 @@ mod sink;
 mod stage;
 mod verify;
 
+use crate::cli;
 use crate::config::Config;
 use crate::shutdown::Signals;
-use crate::{boot, cli};
 use anyhow::{Context, bail, ensure};
 use client::Client;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use sink::{Received, Sink};
+use sink::Received;
 use stage::Stage;
 use std::time::Duration;
 
@@ -209,8 +209,14 @@ async fn keep(mut stage: Stage, mut signals: Signals) -> anyhow::Result<()> {
     println!("  API key       {}", stage.key.expose_secret());
     println!("  instance      {}", stage.instance_id);
     println!("  simulator     {}/admin", stage.simulator.http_url());
-    println!("  send again    curl -X POST {base}/messages/text -H 'X-API-Key: {}' -H 'X-Instance-Id: {}' \\", stage.key.expose_secret(), stage.instance_id);
-    println!("                  -H 'Content-Type: application/json' -d '{{\"phone\":\"{CONTACT}\",\"message\":\"hi\"}}'");
+    println!(
+        "  send again    curl -X POST {base}/messages/text -H 'X-API-Key: {}' -H 'X-Instance-Id: {}' \\",
+        stage.key.expose_secret(),
+        stage.instance_id
+    );
+    println!(
+        "                  -H 'Content-Type: application/json' -d '{{\"phone\":\"{CONTACT}\",\"message\":\"hi\"}}'"
+    );
     let ended = tokio::select! {
         _ = signals.next() => Ok(()),
         ended = stage.running.http_ended() => ended,

@@ -109,10 +109,14 @@ mod tests {
         let sink = Sink::start().await.unwrap();
         let mut stream = TcpStream::connect(sink.address).await.unwrap();
         for n in [1, 2] {
-            let request = format!("POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nWebhook-Id: {n}\r\n\r\n{{\"n\":{n}}}");
+            let request =
+                format!("POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nWebhook-Id: {n}\r\n\r\n{{\"n\":{n}}}");
             stream.write_all(request.as_bytes()).await.unwrap();
             let received = sink.next().await.unwrap();
-            assert_eq!((received.path.as_str(), received.header("webhook-id")), ("/hook", Some(n.to_string().as_str())));
+            assert_eq!(
+                (received.path.as_str(), received.header("webhook-id")),
+                ("/hook", Some(n.to_string().as_str()))
+            );
             assert_eq!(received.envelope["n"], n);
         }
     }

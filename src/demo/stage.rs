@@ -58,14 +58,29 @@ pub async fn build(mut config: Config) -> anyhow::Result<Stage> {
         ..config
     };
     let running = boot::start(&config).await.context("the gateway did not start")?;
-    println!("Kero {} on http://{}, a simulated WhatsApp on {}", crate::VERSION, running.address(), simulator.http_url());
+    println!(
+        "Kero {} on http://{}, a simulated WhatsApp on {}",
+        crate::VERSION,
+        running.address(),
+        simulator.http_url()
+    );
     let place = match given_database {
         true => "the database of KERO_DATABASE_URL",
         false => "SQLite in a temporary folder",
     };
     println!("Data: {place}. Webhooks arrive at {}", sink.url());
-    let secret = keys::generate().expose_secret().to_owned();
-    Ok(Stage { started, simulator, running, sink, key, instance_id, secret, own_database: !given_database, _folder: folder })
+    let secret = keys::generate().expose_secret().replacen("kero_", "", 1);
+    Ok(Stage {
+        started,
+        simulator,
+        running,
+        sink,
+        key,
+        instance_id,
+        secret,
+        own_database: !given_database,
+        _folder: folder,
+    })
 }
 
 impl Stage {

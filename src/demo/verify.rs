@@ -51,7 +51,8 @@ mod tests {
         // Standard Webhooks' own example.
         let secret = BASE64_STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let standard = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
-        let hex: String = hmac(&secret, &[br#"{"test": 2432232314}"#]).unwrap().iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String =
+            hmac(&secret, &[br#"{"test": 2432232314}"#]).unwrap().iter().map(|b| format!("{b:02x}")).collect();
         check(&received(&hex, standard), &secret).unwrap();
         check(&received(&hex, &format!("v1,other {standard}")), &secret).unwrap();
         assert!(check(&received(&hex, "v1,other"), &secret).is_err());

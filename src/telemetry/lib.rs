@@ -41,11 +41,20 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
         LogFormat::Text => {
             use std::io::IsTerminal;
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).event_format(Redacting { inner: Format::default().with_ansi(colours), json: false }).finish().try_init()
+            builder
+                .with_ansi(colours)
+                .event_format(Redacting { inner: Format::default().with_ansi(colours), json: false })
+                .finish()
+                .try_init()
         }
         LogFormat::Json => {
             let json = Format::default().json().flatten_event(true).with_current_span(false);
-            builder.with_ansi(false).fmt_fields(JsonFields::new()).event_format(Redacting { inner: json, json: true }).finish().try_init()
+            builder
+                .with_ansi(false)
+                .fmt_fields(JsonFields::new())
+                .event_format(Redacting { inner: json, json: true })
+                .finish()
+                .try_init()
         }
     }?;
     Ok(())
