@@ -34,6 +34,7 @@ mod phone;
 mod presence;
 mod receipts;
 mod relay;
+mod salvage;
 mod server;
 mod session;
 mod socket;

@@ -248,7 +248,14 @@ async fn read_prologue<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut FrameRead
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::DuplexStream;
+    use tokio_websockets::{ClientBuilder, ServerBuilder};
+    use wacore_noise::{IkHandshakeState, IkServerHelloOutcome, XxFallbackHandshakeState, XxHandshakeState};
+
     use super::*;
+    use crate::socket::frames;
 
     #[test]
     fn keys_survive_a_restart() {
@@ -260,5 +267,80 @@ mod tests {
         assert_eq!(first.private(), second.private());
         assert_eq!(first.chain, second.chain);
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// A responder with these keys at the far end of a socket, and the near end.
+    fn server(
+        keys: ServerKeys,
+    ) -> (FrameReader<DuplexStream>, FrameWriter<DuplexStream>, tokio::task::JoinHandle<(Handshaken, [u64; 3])>) {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let responding = tokio::spawn(async move {
+            let (mut reader, mut writer) = frames(ServerBuilder::new().serve(far));
+            let counters = Counters::default();
+            let done = respond(&keys, &counters, Duration::ZERO, &mut reader, &mut writer).await.unwrap();
+            let counted = [&counters.xx, &counters.ik, &counters.fallback];
+            (done, counted.map(|c| c.load(std::sync::atomic::Ordering::Relaxed)))
+        });
+        let (reader, writer) = frames(ClientBuilder::new().take_over(near));
+        (reader, writer, responding)
+    }
+
+    async fn send(writer: &mut FrameWriter<DuplexStream>, frame: &[u8], prologue: Option<&[u8]>) {
+        writer.send(framing::encode_frame(frame, prologue).unwrap()).await.unwrap();
+    }
+
+    fn payload() -> Vec<u8> {
+        wa::ClientPayload { username: Some(15551234567), ..Default::default() }.encode_to_vec()
+    }
+
+    fn static_of(keys: &ServerKeys) -> [u8; 32] {
+        key32(keys.statics.public_key.public_key_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_first_connection_is_xx_even_behind_edge_routing() {
+        let client = KeyPair::generate(&mut rng());
+        let client_public = key32(client.public_key.public_key_bytes()).unwrap();
+        let (mut reader, mut writer, server) = server(ServerKeys::generate().unwrap());
+        let mut xx = XxHandshakeState::new(client, payload(), &WA_CONN_HEADER).unwrap();
+        let prologue = [b"ED\0\x01\0\0\x03abc", &WA_CONN_HEADER[..]].concat();
+        send(&mut writer, &xx.build_client_hello().unwrap(), Some(&prologue)).await;
+        let hello = reader.next().await.unwrap();
+        let last = xx.read_server_hello_and_build_client_finish(&hello).unwrap();
+        send(&mut writer, &last, None).await;
+        let ours = xx.finish().unwrap();
+        let (theirs, counted) = server.await.unwrap();
+        assert_eq!((theirs.client_static, counted), (client_public, [1, 0, 0]));
+        assert_eq!(theirs.payload.username, Some(15551234567));
+        let mut sealed = ours.write_cipher.encrypt_with_counter(0, b"hello").unwrap();
+        theirs.read.decrypt_in_place_with_counter(0, &mut sealed).unwrap();
+        assert_eq!(sealed, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_known_key_resumes_and_an_old_one_falls_back() {
+        let client = || KeyPair::generate(&mut rng());
+        let keys = ServerKeys::generate().unwrap();
+        let mut ik = IkHandshakeState::new(client(), static_of(&keys), payload(), &WA_CONN_HEADER).unwrap();
+        let (mut reader, mut writer, responding) = server(keys);
+        send(&mut writer, &ik.build_client_hello().unwrap(), Some(&WA_CONN_HEADER)).await;
+        let hello = reader.next().await.unwrap();
+        assert!(matches!(ik.read_server_hello(&hello).unwrap(), IkServerHelloOutcome::Continue(_)));
+        assert_eq!(responding.await.unwrap().1, [0, 1, 0]);
+
+        let old = static_of(&ServerKeys::generate().unwrap());
+        let mut ik = IkHandshakeState::new(client(), old, payload(), &WA_CONN_HEADER).unwrap();
+        let (mut reader, mut writer, responding) = server(ServerKeys::generate().unwrap());
+        send(&mut writer, &ik.build_client_hello().unwrap(), Some(&WA_CONN_HEADER)).await;
+        let hello = reader.next().await.unwrap();
+        let IkServerHelloOutcome::Fallback(inputs) = ik.read_server_hello(&hello).unwrap() else {
+            panic!("the server must refuse a hello to another key");
+        };
+        let mut fallback = XxFallbackHandshakeState::from_ik_failure(*inputs, &WA_CONN_HEADER).unwrap();
+        send(&mut writer, &fallback.build_client_finish().unwrap(), None).await;
+        fallback.finish().unwrap();
+        let (theirs, counted) = responding.await.unwrap();
+        assert_eq!(counted, [0, 0, 1]);
+        assert_eq!(theirs.payload.username, Some(15551234567));
     }
 }

@@ -28,7 +28,7 @@ const NACK: u16 = 479;
 enum Recipient {
     /// A person, or one device of theirs.
     Person,
-    Group(Group),
+    Group(Box<Group>),
     /// `status@broadcast`: the devices that are listed.
     Status,
     Newsletter,
@@ -88,7 +88,7 @@ fn recipient(caller: &Caller, to: &Jid, stanza: &Node) -> Result<Recipient, u16>
             if group.announcement && !group.is_admin(&caller.account.phone) && jid(stanza, "participant").is_none() {
                 return Err(403);
             }
-            Ok(Recipient::Group(group))
+            Ok(Recipient::Group(Box::new(group)))
         }
         Server::Broadcast => Ok(Recipient::Status),
         Server::Newsletter if lock(&caller.world.newsletters).contains_key(to.user.as_str()) => {

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_websockets::WebSocketStream;
-use wacore_binary::{Node, OwnedNodeRef, marshal};
+use wacore_binary::{Node, marshal};
 use wacore_noise::{NoiseCipher, framing};
 
 use crate::node::attr_is;
@@ -15,7 +15,7 @@ use crate::socket::{FrameReader, FrameWriter, frames};
 use crate::world::World;
 use crate::world::account::Account;
 use crate::world::device::{Outbox, Outgoing};
-use crate::{iq, login, pairing, presence, receipts, relay};
+use crate::{iq, login, pairing, presence, receipts, relay, salvage};
 
 /// A logged-in device, as the stanza handlers see it.
 #[derive(Clone)]
@@ -86,7 +86,13 @@ async fn read_stanzas<S: AsyncRead + AsyncWrite + Unpin>(
         };
         cipher.decrypt_in_place_with_counter(counter, &mut frame).map_err(|e| anyhow!("decrypt: {e}"))?;
         counter += 1;
-        let stanza = OwnedNodeRef::new(wacore_binary::util::unpack(&frame)?.into_owned())?.to_owned_node();
+        let stanza = match salvage::decode(wacore_binary::util::unpack(&frame)?.into_owned()) {
+            Ok(stanza) => stanza,
+            Err(e) => {
+                tracing::warn!("a stanza {e:#}");
+                continue;
+            }
+        };
         tracing::trace!(?stanza, "in");
         let handled = match caller {
             Some(caller) => handle(caller, &stanza).await,

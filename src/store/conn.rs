@@ -106,7 +106,8 @@ const CHECK_VALUE: &[u8] = b"kero";
 pub(crate) async fn verify_key(db: &Db, sealer: &Sealer) -> Result<(), StoreError> {
     let place = place("settings", 0, CHECK);
     let fresh = sealer.seal(&place, CHECK_VALUE)?;
-    db.run("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", values![CHECK, fresh]).await?;
+    db.run("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", values![CHECK, fresh])
+        .await?;
     let stored = settings::Entity::find_by_id(CHECK).one(db).await?.ok_or(StoreError::Corrupt("master key check"))?;
     match sealer.open("master key check", &place, &stored.value) {
         Ok(value) if value == CHECK_VALUE => Ok(()),

@@ -45,17 +45,19 @@ pub struct Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     Delivered,
-    Retry { next_at: Timestamp },
+    Retry {
+        next_at: Timestamp,
+    },
     /// No further try; the next in line moves up.
     Dead,
 }
 
+/// The due pass: `$1` now, `$2` how many.
+pub(crate) const DUE: &str = "SELECT d.* FROM deliveries d CROSS JOIN endpoints e WHERE e.id = d.endpoint_id
+     AND d.state = 'pending' AND d.head AND d.next_at <= $1 AND e.enabled ORDER BY d.next_at, d.event_pk LIMIT $2";
+
 /// Writes the deliveries of a fan-out: (event, order key, delivery).
-pub(crate) async fn insert(
-    tx: &Tx,
-    instance_pk: i64,
-    rows: &[(i64, String, NewDelivery)],
-) -> Result<(), StoreError> {
+pub(crate) async fn insert(tx: &Tx, instance_pk: i64, rows: &[(i64, String, NewDelivery)]) -> Result<(), StoreError> {
     const WIDTH: usize = 11;
     let now = Timestamp::now().0;
     for rows in rows.chunks(MAX_BINDS / WIDTH) {
@@ -103,11 +105,8 @@ fn head_place(instance_pk: i64, delivery: Uuid, n: u32) -> String {
 impl Store {
     /// Deliveries to try now, the longest due first: heads of their lines, of enabled endpoints.
     pub async fn due_deliveries(&self, now: Timestamp, limit: u64) -> Result<Vec<Delivery>, StoreError> {
-        let sql = "SELECT d.* FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id
-                   WHERE d.state = 'pending' AND d.head AND d.next_at <= $1 AND e.enabled
-                   ORDER BY d.next_at, d.event_pk LIMIT $2";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let statement = self.reader().statement(sql, values![now.0, limit]);
+        let statement = self.reader().statement(DUE, values![now.0, limit]);
         let rows = deliveries::Entity::find().from_raw_sql(statement).all(self.reader()).await?;
         self.read_deliveries(rows).await
     }
@@ -132,9 +131,7 @@ impl Store {
         let find = deliveries::Entity::find_by_id(delivery.0).select_only().column(deliveries::Column::InstancePk);
         let Some(instance_pk) = find.into_tuple::<i64>().one(self.reader()).await? else { return Ok(()) };
         let sealed = match &attempt.response_head {
-            Some(head) => {
-                Some(self.sealer().seal(&head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())?)
-            }
+            Some(head) => Some(self.sealer().seal(&head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())?),
             None => None,
         };
         let attempt = Arc::new(attempt);
@@ -166,7 +163,9 @@ impl Store {
             attempts.push(Attempt {
                 n,
                 at: Timestamp(row.try_get("", "started_at")?),
-                http_status: row.try_get::<Option<i32>>("", "http_status")?.and_then(|status| u16::try_from(status).ok()),
+                http_status: row
+                    .try_get::<Option<i32>>("", "http_status")?
+                    .and_then(|status| u16::try_from(status).ok()),
                 error: row.try_get("", "error")?,
                 total_ms: u64::try_from(row.try_get::<i64>("", "total_ms")?).unwrap_or(0),
                 response_head,

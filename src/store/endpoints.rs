@@ -37,7 +37,6 @@ pub struct NewEndpoint {
     pub enabled: bool,
 }
 
-
 fn secret_place(id: Uuid) -> String {
     place("endpoints.secret", 0, id)
 }

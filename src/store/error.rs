@@ -116,13 +116,21 @@ impl From<DbErr> for StoreError {
         let source: Source = Arc::new(error);
         match code.as_deref() {
             _ if lost => Self::Unavailable(source),
+            // what a row belongs to is gone: foreign_key_violation; SQLITE_CONSTRAINT_FOREIGNKEY
+            Some("23503" | "787") => Self::NotFound,
+            // unique_violation; SQLITE_CONSTRAINT_UNIQUE, _PRIMARYKEY
+            Some("23505" | "2067" | "1555") => Self::Conflict("row"),
             // disk_full; SQLITE_FULL
             Some("53100" | "13") => Self::Full(source),
-            Some(state) if state.len() == 5 && ["08", "40", "53", "55", "57"].iter().any(|class| state.starts_with(class)) => {
+            Some(state)
+                if state.len() == 5 && ["08", "40", "53", "55", "57"].iter().any(|class| state.starts_with(class)) =>
+            {
                 Self::Unavailable(source)
             }
             // SQLITE_BUSY, LOCKED, READONLY, IOERR, CANTOPEN with their extensions
-            Some(number) if number.len() < 5 && number.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 8 | 10 | 14)) => {
+            Some(number)
+                if number.len() < 5 && number.parse::<u32>().is_ok_and(|n| matches!(n & 0xff, 5 | 6 | 8 | 10 | 14)) =>
+            {
                 Self::Unavailable(source)
             }
             _ => Self::Bug(source),

@@ -8,7 +8,8 @@ use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx, work};
 use crate::{Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -148,12 +149,18 @@ pub(crate) struct Append {
 /// Runs the appends of a group as one insert.
 pub(crate) async fn append(tx: &Tx, appends: Vec<&mut Append>) -> Result<(), StoreError> {
     let rows: Vec<&EventRow> = appends.iter().flat_map(|append| &append.rows).collect();
-    let inserted = insert(tx, &rows).await?;
+    let mut inserted = insert(tx, &rows).await?;
     for append in appends {
-        let new = append.rows.iter().filter(|row| inserted.contains(&row.id)).count();
+        // an id that is there twice counts once
+        let new = append.rows.iter().filter(|row| inserted.remove(&row.id)).count();
         append.answer.set(new as u64);
     }
     Ok(())
+}
+
+/// Pending events in order. The literal lets both databases see that the partial index holds them.
+pub(crate) fn pending(instance_pk: i64) -> Select<Entity> {
+    Entity::find().filter(Column::InstancePk.eq(instance_pk)).filter(Expr::cust("fanout = 0")).order_by_asc(Column::Pk)
 }
 
 impl Store {
@@ -168,12 +175,7 @@ impl Store {
 
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
-        let find = Entity::find()
-            .filter(Column::InstancePk.eq(instance_pk))
-            .filter(Column::Fanout.eq(PENDING))
-            .order_by_asc(Column::Pk)
-            .limit(limit);
-        self.read_events(find.all(self.reader()).await?).await
+        self.read_events(pending(instance_pk).limit(limit).all(self.reader()).await?).await
     }
 
     /// Instances with events that wait for their fan-out.

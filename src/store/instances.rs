@@ -285,9 +285,8 @@ impl Store {
 
     /// The instance's own endpoints, oldest first: the first is its webhook.
     pub(crate) async fn own_endpoints(&self, pk: i64) -> Result<Vec<endpoints::Model>, StoreError> {
-        let find = endpoints::Entity::find()
-            .filter(endpoints::Column::InstancePk.eq(pk))
-            .order_by_asc(endpoints::Column::Id);
+        let find =
+            endpoints::Entity::find().filter(endpoints::Column::InstancePk.eq(pk)).order_by_asc(endpoints::Column::Id);
         Ok(find.all(self.reader()).await?)
     }
 }

@@ -21,6 +21,8 @@ mod keys;
 mod seal;
 mod sql;
 mod store;
+#[doc(hidden)]
+pub mod testing;
 mod writer;
 
 #[cfg(test)]

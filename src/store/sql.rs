@@ -4,7 +4,8 @@
 
 use crate::StoreError;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    Value,
 };
 use std::fmt::Write;
 use std::sync::Arc;
@@ -73,7 +74,11 @@ impl Db {
         Ok(self.query_all_raw(self.statement(sql, values)).await?)
     }
 
-    pub(crate) async fn one(&self, sql: impl Into<String>, values: Vec<Value>) -> Result<Option<QueryResult>, StoreError> {
+    pub(crate) async fn one(
+        &self,
+        sql: impl Into<String>,
+        values: Vec<Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
         Ok(self.query_one_raw(self.statement(sql, values)).await?)
     }
 

@@ -27,7 +27,7 @@ pub enum Database {
 }
 
 /// How to open a store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreConfig {
     /// `sqlite://path?mode=rwc` or `postgres://…`.
     pub url: String,
@@ -39,6 +39,13 @@ pub struct StoreConfig {
     pub readers: u32,
     /// Connections that write, on Postgres; instances are spread over them. SQLite has one.
     pub writers: u32,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig").field("durability", &self.durability).finish_non_exhaustive()
+    }
 }
 
 /// Counters since the store was opened.
@@ -61,7 +68,8 @@ pub struct Store {
 pub(crate) struct Inner {
     kind: Database,
     pub(crate) reader: Db,
-    pools: Vec<DatabaseConnection>,
+    /// The writing one, the reading one.
+    pub(crate) pools: [DatabaseConnection; 2],
     writers: Vec<mpsc::Sender<Pending>>,
     pub(crate) sealer: Sealer,
     durability: Durability,
@@ -92,14 +100,15 @@ impl Store {
         let mut writers = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = mpsc::channel(BACKLOG);
-            let writer = writer::Writer::new(writing.clone(), sealer.clone(), Arc::clone(&counters), Arc::clone(&poison));
+            let writer =
+                writer::Writer::new(writing.clone(), sealer.clone(), Arc::clone(&counters), Arc::clone(&poison));
             tokio::spawn(writer.run(receiver));
             writers.push(sender);
         }
         let inner = Inner {
             kind,
             reader: Db::pool(reading.clone(), Arc::clone(&counters)),
-            pools: vec![writing, reading],
+            pools: [writing, reading],
             writers,
             sealer,
             durability: config.durability,

@@ -1,1 +1,12 @@
-#![allow(unused_crate_dependencies)]
+//! The one integration binary: the real `kero` process, the simulated WhatsApp, real sockets.
+
+mod bad_input;
+mod baileys;
+mod chaos;
+mod foreign;
+mod house;
+mod lifecycle;
+mod queue;
+mod seed;
+mod support;
+mod webhook;

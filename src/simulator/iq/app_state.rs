@@ -49,7 +49,6 @@ impl AppState {
                 timestamp: Some(now_ms() as i64),
                 nct_salt_sync_action: MessageField::some(wa::sync_action_value::NctSaltSyncAction {
                     salt: Some(nct_salt.to_vec()),
-                    ..Default::default()
                 }),
                 ..Default::default()
             };

@@ -24,6 +24,7 @@ pub(crate) fn answer(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
         ("set", "create") => create(caller, child),
         ("set", "leave") => leave(caller, child),
         ("get", "participating") => participating(caller),
+        ("get", "pictures") => Ok(Answer::one(super::profile::group_pictures(caller, child))),
         // To the server itself: no group is named.
         ("get", "query") if id.is_empty() => batch(caller, child),
         (_, "invite" | "accept" | "revoke" | "membership_approval_requests" | "membership_requests_action")
@@ -135,7 +136,7 @@ fn leave(caller: &Caller, leave: &Node) -> Result<Answer> {
         let mut answer = node("group").attr("id", Jid::group(id.as_str()));
         if was_member {
             let news = holding("remove", [participant(me)]);
-            announce(&caller.world, &id, me, Some(caller.device), &[me.phone.clone()], news);
+            announce(&caller.world, &id, me, Some(caller.device), std::slice::from_ref(&me.phone), news);
         } else {
             answer = answer.attr("error", 404);
         }
@@ -235,7 +236,8 @@ fn setting(caller: &Caller, id: &str, request: &Node) -> Result<Answer> {
         let mut groups = lock(&caller.world.groups);
         let group = groups.get_mut(id).context("the group is gone")?;
         let free = !group.locked && matches!(request.tag.as_ref(), "subject" | "description" | "ephemeral");
-        if !group.is_admin(&me.phone) && !(free && group.members.contains(&me.phone)) {
+        let allowed = group.is_admin(&me.phone) || (free && group.members.contains(&me.phone));
+        if !allowed {
             return Ok(Answer::Error(403, "forbidden"));
         }
         match request.tag.as_ref() {

@@ -60,13 +60,16 @@ pub(crate) fn publish(caller: &Caller, to: &Jid, id: &str, stanza: &Node) -> u64
             });
             (server_id, news, subscribers)
         } else if let Some(plaintext) = stanza.get_optional_child("plaintext") {
-            let edited: Option<u64> = number(stanza, "server_id").filter(|_| stanza.attrs.contains_key("edit"));
-            if let Some(post) = newsletter.posts.iter_mut().find(|p| Some(p.server_id) == edited || p.id == id) {
+            // Changes name the post by its id: edit 3 replaces it, edit 8 takes it back.
+            if attr_is(stanza, "edit", "8") {
+                newsletter.posts.retain(|p| p.id != id);
+                (0, None, Vec::new())
+            } else if let Some(post) = newsletter.posts.iter_mut().find(|p| p.id == id) {
                 post.body = bytes(plaintext);
                 (post.server_id, None, Vec::new())
             } else {
                 let post = Post {
-                    server_id: FIRST_POST + newsletter.posts.len() as u64,
+                    server_id: newsletter.posts.last().map_or(FIRST_POST, |p| p.server_id + 1),
                     id: id.to_owned(),
                     at: now(),
                     kind: attr(stanza, "type").unwrap_or_else(|| "text".to_owned()),

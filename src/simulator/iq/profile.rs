@@ -1,7 +1,7 @@
 //! `status`, `w:profile:picture`, `w:biz`: about text, pictures of people and groups, business profiles.
 
 use anyhow::{Context, Result};
-use wacore_binary::{Jid, JidExt};
+use wacore_binary::{Jid, JidExt, Node};
 
 use super::privacy::may_reach;
 use super::{Answer, Query, result, text_of};
@@ -107,6 +107,23 @@ fn picture(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
         .attr("direct_path", path)
         .build();
     Ok(Answer::one(found))
+}
+
+/// The pictures of several groups; a group without one is left out.
+pub(crate) fn group_pictures(caller: &Caller, pictures: &Node) -> Node {
+    let one = |asked: &Node| {
+        let jid = jid(asked, "jid")?;
+        let id = group::get(&caller.world, &jid.user)?.picture?;
+        let path = direct_path(&token(&id));
+        let found = node("picture")
+            .attr("jid", jid)
+            .attr("id", id)
+            .attr("type", attr(asked, "type").unwrap_or_else(|| "image".to_owned()))
+            .attr("url", format!("https://{}{path}", caller.world.host()))
+            .attr("direct_path", path);
+        Some(found.build())
+    };
+    holding("pictures", children(pictures).iter().filter_map(one))
 }
 
 fn token(id: &str) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wacore_binary::{Jid, Node};
 
 use super::{Answer, Query, devices};
-use crate::node::{attr, children, empty, holding, jid as jid_attr, node, now, text};
+use crate::node::{attr, children, holding, jid as jid_attr, node, now, text};
 use crate::session::Caller;
 use crate::world::account::Account;
 use crate::world::lock;
@@ -82,7 +82,6 @@ fn protocol(name: &str, account: Option<&Arc<Account>>, asked: Option<&str>) -> 
             Some(node("status").attr("t", now()).string_content(about).build())
         }
         "picture" => lock(&account.state).picture.clone().map(|id| node("picture").attr("id", id).build()),
-        "business" => Some(empty("business")),
         _ => None,
     }
 }

@@ -173,7 +173,7 @@ impl IdentityKeyStore for Identities {
     }
 
     async fn save_identity(&mut self, peer: &ProtocolAddress, identity: &IdentityKey) -> Signal<IdentityChange> {
-        let old = self.known.insert(peer.as_str().to_owned(), identity.clone());
+        let old = self.known.insert(peer.as_str().to_owned(), *identity);
         Ok(IdentityChange::from_changed(old.is_some_and(|o| &o != identity)))
     }
 

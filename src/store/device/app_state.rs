@@ -78,7 +78,8 @@ impl DeviceRows {
             let mut values = vec![self.pk.into(), name.into()];
             values.extend(macs.iter().map(|mac| Value::from(mac.clone())));
             let list = placeholders(2, macs.len());
-            let sql = format!("DELETE FROM app_state_macs WHERE instance_pk = $1 AND name = $2 AND index_mac IN ({list})");
+            let sql =
+                format!("DELETE FROM app_state_macs WHERE instance_pk = $1 AND name = $2 AND index_mac IN ({list})");
             statements.push((sql, values));
         }
         self.run(self.store.configured(), statements).await.map(drop)

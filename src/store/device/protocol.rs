@@ -49,7 +49,10 @@ impl DeviceRows {
             let mut values = vec![Value::from(self.pk)];
             values.extend(devices.iter().map(|device| Value::from(*device)));
             let list = placeholders(1, devices.len());
-            statements.push((format!("DELETE FROM sender_key_devices WHERE instance_pk = $1 AND device_jid IN ({list})"), values));
+            statements.push((
+                format!("DELETE FROM sender_key_devices WHERE instance_pk = $1 AND device_jid IN ({list})"),
+                values,
+            ));
         }
         self.run(self.store.configured(), statements).await.map(drop)
     }
@@ -105,10 +108,7 @@ impl DeviceRows {
     }
 
     /// Stores device lists by user, all in one transaction.
-    pub async fn put_device_lists(
-        &self,
-        lists: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(), StoreError> {
+    pub async fn put_device_lists(&self, lists: impl IntoIterator<Item = (String, String)>) -> Result<(), StoreError> {
         let row = |(account, record)| device_lists::Model { instance_pk: self.pk, account, record };
         self.put(Durability::Process, &lists.into_iter().map(row).collect::<Vec<_>>()).await
     }

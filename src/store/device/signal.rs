@@ -51,14 +51,14 @@ impl DeviceRows {
     /// Whether there is a session or identity of any device of `user` (addresses are `user@…` and `user:device@…`).
     pub async fn has_signal_state_for_user(&self, user: &str) -> Result<bool, StoreError> {
         let reader = self.store.reader();
-        let values = vec![self.pk.into(), format!("{user}@").into(), format!("{user}:").into()];
-        let begins = if reader.is_postgres() {
-            "(starts_with(address, $2) OR starts_with(address, $3))".to_owned()
+        let (begins, ranges) = if reader.is_postgres() {
+            ("(starts_with(address, $2) OR starts_with(address, $3))", vec!["@", ":"])
         } else {
-            // bytes order the index: `:` is followed by `;`, `@` by `A`
-            "((address >= $2 AND address < rtrim($2, '@') || 'A') OR (address >= $3 AND address < rtrim($3, ':') || ';'))"
-                .to_owned()
+            // the index is in byte order: `@` is followed by `A`, `:` by `;`
+            ("(address >= $2 AND address < $3 OR address >= $4 AND address < $5)", vec!["@", "A", ":", ";"])
         };
+        let mut values = vec![Value::from(self.pk)];
+        values.extend(ranges.into_iter().map(|end| Value::from(format!("{user}{end}"))));
         let sql = format!(
             "SELECT EXISTS (SELECT 1 FROM sessions WHERE instance_pk = $1 AND {begins})
              OR EXISTS (SELECT 1 FROM identities WHERE instance_pk = $1 AND {begins}) AS found"
@@ -99,7 +99,8 @@ impl DeviceRows {
             let mut values = vec![true.into(), self.pk.into()];
             values.extend(ids.iter().map(|id| Value::from(i64::from(*id))));
             let list = placeholders(2, ids.len());
-            statements.push((format!("UPDATE prekeys SET uploaded = $1 WHERE instance_pk = $2 AND id IN ({list})"), values));
+            statements
+                .push((format!("UPDATE prekeys SET uploaded = $1 WHERE instance_pk = $2 AND id IN ({list})"), values));
         }
         self.run(LEVEL, statements).await.map(drop)
     }

@@ -1,12 +1,12 @@
 //! Instances, keys, jobs, events and their deliveries.
 
-entity!("settings", settings {
+entity! { "settings", settings {
     #[sea_orm(primary_key, auto_increment = false)]
     name: String,
     value: Vec<u8>,
-});
+} }
 
-entity!("instances", instances {
+entity! { "instances", instances {
     #[sea_orm(primary_key)]
     pk: i64,
     #[sea_orm(unique)]
@@ -26,9 +26,9 @@ entity!("instances", instances {
     last_connected_at: Option<i64>,
     created_at: i64,
     updated_at: i64,
-});
+} }
 
-entity!("api_keys", api_keys {
+entity! { "api_keys", api_keys {
     #[sea_orm(primary_key, auto_increment = false)]
     id: Uuid,
     hash: Vec<u8>,
@@ -36,9 +36,9 @@ entity!("api_keys", api_keys {
     instance_pk: Option<i64>,
     created_at: i64,
     revoked_at: Option<i64>,
-});
+} }
 
-entity!("jobs", jobs {
+entity! { "jobs", jobs {
     #[sea_orm(primary_key, auto_increment = false)]
     id: Uuid,
     instance_pk: i64,
@@ -61,9 +61,9 @@ entity!("jobs", jobs {
     created_at: i64,
     updated_at: i64,
     ended_at: Option<i64>,
-});
+} }
 
-entity!("idempotency", idempotency {
+entity! { "idempotency", idempotency {
     #[sea_orm(primary_key, auto_increment = false)]
     api_key_id: Uuid,
     #[sea_orm(primary_key, auto_increment = false)]
@@ -72,9 +72,9 @@ entity!("idempotency", idempotency {
     job_id: Uuid,
     body_hash: Vec<u8>,
     expires_at: i64,
-});
+} }
 
-entity!("events", events {
+entity! { "events", events {
     #[sea_orm(primary_key)]
     pk: i64,
     id: Uuid,
@@ -88,9 +88,9 @@ entity!("events", events {
     message_id: Option<String>,
     data: Vec<u8>,
     request_id: Option<String>,
-});
+} }
 
-entity!("endpoints", endpoints {
+entity! { "endpoints", endpoints {
     #[sea_orm(primary_key, auto_increment = false)]
     id: Uuid,
     instance_pk: Option<i64>,
@@ -100,9 +100,9 @@ entity!("endpoints", endpoints {
     enabled: bool,
     created_at: i64,
     updated_at: i64,
-});
+} }
 
-entity!("deliveries", deliveries {
+entity! { "deliveries", deliveries {
     #[sea_orm(primary_key, auto_increment = false)]
     id: Uuid,
     endpoint_id: Uuid,
@@ -115,9 +115,9 @@ entity!("deliveries", deliveries {
     next_at: i64,
     created_at: i64,
     updated_at: i64,
-});
+} }
 
-entity!("attempts", attempts {
+entity! { "attempts", attempts {
     #[sea_orm(primary_key, auto_increment = false)]
     delivery_id: Uuid,
     #[sea_orm(primary_key, auto_increment = false)]
@@ -127,4 +127,4 @@ entity!("attempts", attempts {
     error: Option<String>,
     total_ms: i64,
     response_head: Option<Vec<u8>>,
-});
+} }

@@ -2,15 +2,15 @@
 
 mod accept;
 mod change;
-mod read;
+pub(crate) mod read;
 mod run;
 
 pub(crate) use accept::{Accept, accept};
 pub(crate) use run::{Intend, Settle, intend, settle};
 
+use crate::StoreError;
 use crate::entity::jobs::Model;
 use crate::seal::{Sealer, place};
-use crate::StoreError;
 use kero_domain::{
     ApiKeyId, Content, CorrelationId, HeldReason, InstanceId, JobId, JobState, MessageId, Priority, Timestamp,
 };
@@ -107,10 +107,22 @@ pub enum IntentOutcome {
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
-    Sent { at: Timestamp },
-    Failed { code: String, error: String, at: Timestamp },
+    Sent {
+        at: Timestamp,
+    },
+    Failed {
+        code: String,
+        error: String,
+        at: Timestamp,
+    },
     /// Waits until `due_at`. With `burn_attempt` false the attempt that was begun is not counted.
-    Hold { reason: HeldReason, due_at: Timestamp, code: Option<String>, error: Option<String>, burn_attempt: bool },
+    Hold {
+        reason: HeldReason,
+        due_at: Timestamp,
+        code: Option<String>,
+        error: Option<String>,
+        burn_attempt: bool,
+    },
     /// Back to `queued`; the attempt that was begun is not counted.
     Requeue,
 }

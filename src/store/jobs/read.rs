@@ -5,11 +5,53 @@ use crate::entity::jobs::{Column, Entity, Model};
 use crate::sql::values;
 use crate::{Store, StoreError};
 use kero_domain::{CorrelationId, HeldReason, JobId, JobState, Priority, Timestamp};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 use uuid::Uuid;
 
 /// Rows of one instance that the polling pass looks at: enough to see past a lane with many due jobs.
 const WINDOW: i64 = 256;
+
+/// The unfinished jobs of a lane, in order.
+pub(crate) fn lane(instance_pk: i64, chat: &str, priority: Priority) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::InstancePk.eq(instance_pk))
+        .filter(Column::Chat.eq(chat))
+        .filter(Column::Priority.eq(priority.as_str()))
+        .filter(Column::EndedAt.is_null())
+        .order_by_asc(Column::OrderAt)
+        .order_by_asc(Column::Id)
+}
+
+/// Jobs whose intent is stored. The literal lets both databases see that the partial index holds them.
+pub(crate) fn sending(instance_pk: i64) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::InstancePk.eq(instance_pk))
+        .filter(Expr::cust("state = 'sending'"))
+        .order_by_asc(Column::Id)
+}
+
+/// The polling pass: `$1` now, `$2` rows to look at per instance, `$3` lanes.
+pub(crate) fn due(postgres: bool) -> String {
+    // as many as one instance may show, from an index in which offline instances have nothing
+    let due = "SELECT id, instance_pk, chat, priority, due_at FROM jobs
+               WHERE jobs.instance_pk = i.pk AND ended_at IS NULL AND state <> 'sending'
+                 AND (held IS NULL OR held <> 'offline') AND due_at <= $1 ORDER BY due_at, id LIMIT $2";
+    let from = if postgres {
+        format!("instances i CROSS JOIN LATERAL ({due}) j")
+    } else {
+        // SQLite has no LATERAL; its CROSS JOIN keeps the order of the tables
+        format!("instances i CROSS JOIN jobs j WHERE j.id IN (SELECT id FROM ({due}))")
+    };
+    format!(
+        "SELECT id, instance_pk, chat, priority FROM (
+           SELECT *, ROW_NUMBER() OVER (PARTITION BY instance_pk ORDER BY due_at, id) AS turn FROM (
+             SELECT j.id, j.instance_pk, j.chat, j.priority, j.due_at,
+               ROW_NUMBER() OVER (PARTITION BY j.instance_pk, j.chat, j.priority ORDER BY j.due_at, j.id) AS place
+             FROM {from}) AS due WHERE place = 1) AS lanes
+         ORDER BY turn, due_at LIMIT $3"
+    )
+}
 
 impl Store {
     /// The job of a correlation id.
@@ -42,13 +84,7 @@ impl Store {
         priority: Priority,
         now: Timestamp,
     ) -> Result<NextJob, StoreError> {
-        let find = Entity::find()
-            .filter(Column::InstancePk.eq(instance_pk))
-            .filter(Column::Chat.eq(chat))
-            .filter(Column::Priority.eq(priority.as_str()))
-            .filter(Column::EndedAt.is_null())
-            .order_by_asc(Column::OrderAt)
-            .order_by_asc(Column::Id);
+        let find = lane(instance_pk, chat, priority);
         let Some(job) = self.read_job(find.one(self.reader()).await?).await? else { return Ok(NextJob::Empty) };
         Ok(match (job.state, job.held) {
             (JobState::Sending, _) => NextJob::InFlight(job),
@@ -70,24 +106,7 @@ impl Store {
     /// Lanes with a job that is queued, or held and due; the oldest first, instances taking turns. A lane whose head
     /// is being sent may be among them. Jobs held for being offline are not: connecting takes those up.
     pub async fn due_jobs(&self, now: Timestamp, limit: u64) -> Result<Vec<DueJob>, StoreError> {
-        // as many as one instance may show, from an index in which offline instances have nothing
-        let due = "SELECT id, instance_pk, chat, priority, due_at FROM jobs
-                   WHERE jobs.instance_pk = i.pk AND ended_at IS NULL AND state <> 'sending'
-                     AND (held IS NULL OR held <> 'offline') AND due_at <= $1 ORDER BY due_at, id LIMIT $2";
-        let from = if self.reader().is_postgres() {
-            format!("instances i CROSS JOIN LATERAL ({due}) j")
-        } else {
-            // SQLite has no LATERAL; its CROSS JOIN keeps the order of the tables
-            format!("instances i CROSS JOIN jobs j WHERE j.id IN (SELECT id FROM ({due}))")
-        };
-        let sql = format!(
-            "SELECT id, instance_pk, chat, priority FROM (
-               SELECT *, ROW_NUMBER() OVER (PARTITION BY instance_pk ORDER BY due_at, id) AS turn FROM (
-                 SELECT j.id, j.instance_pk, j.chat, j.priority, j.due_at,
-                   ROW_NUMBER() OVER (PARTITION BY j.instance_pk, j.chat, j.priority ORDER BY j.due_at, j.id) AS place
-                 FROM {from}) AS due WHERE place = 1) AS lanes
-             ORDER BY turn, due_at LIMIT $3"
-        );
+        let sql = due(self.reader().is_postgres());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.reader().all(sql, values![now.0, WINDOW, limit]).await?;
         rows.iter()
@@ -110,13 +129,16 @@ impl Store {
         Ok(row.try_get::<Option<i64>>("", "due_at")?.map(Timestamp))
     }
 
-    /// Jobs whose intent is stored and whose end is not.
+    /// Jobs whose intent is stored and whose outcome is unknown.
     pub async fn in_doubt_jobs(&self, instance_pk: i64) -> Result<Vec<Job>, StoreError> {
-        let find = Entity::find()
+        let mut rows = sending(instance_pk).all(self.reader()).await?;
+        let held = Entity::find()
             .filter(Column::InstancePk.eq(instance_pk))
-            .filter(Column::State.eq(JobState::Sending.as_str()))
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::Held.eq(HeldReason::InDoubt.as_str()))
             .order_by_asc(Column::Id);
-        self.read_jobs(find.all(self.reader()).await?).await
+        rows.extend(held.all(self.reader()).await?);
+        self.read_jobs(rows).await
     }
 
     /// Jobs in any of `states` (none: all), newest first, older than `before`.
@@ -136,6 +158,16 @@ impl Store {
         }
         let rows = find.order_by_desc(Column::Id).limit(limit).all(self.reader()).await?;
         self.read_jobs(rows).await
+    }
+
+    /// Asynchronous jobs of every instance in one state, the oldest first: what the queue's lists are compared with.
+    pub async fn asynchronous_jobs(&self, state: JobState, limit: u64) -> Result<Vec<Job>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::State.eq(state.as_str()))
+            .filter(Column::Asynchronous.eq(true))
+            .order_by_asc(Column::Id)
+            .limit(limit);
+        self.read_jobs(find.all(self.reader()).await?).await
     }
 
     /// Unfinished jobs by instance and state.

@@ -46,7 +46,8 @@ struct Change {
 impl From<Settlement> for Change {
     fn from(settlement: Settlement) -> Self {
         let now = Timestamp::now().0;
-        let change = Self { state: JobState::Queued, held: None, due_at: None, unburn: 0, code: None, error: None, at: now };
+        let change =
+            Self { state: JobState::Queued, held: None, due_at: None, unburn: 0, code: None, error: None, at: now };
         match settlement {
             Settlement::Sent { at } => Self { state: JobState::Sent, at: at.0, ..change },
             Settlement::Failed { code, error, at } => {
@@ -85,7 +86,7 @@ impl Store {
         .await
     }
 
-    /// Stores how an attempt ended and, in the same transaction, its event. `false`: the job had ended before, and
+    /// Stores how an attempt ended and, in the same transaction, the event of an asynchronous job. `false`: the job had ended before, and
     /// neither was written. Fenced.
     pub async fn settle_job(
         &self,
@@ -167,10 +168,7 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
     Ok(())
 }
 
-async fn states(
-    tx: &Tx,
-    ids: impl Iterator<Item = JobId>,
-) -> Result<HashMap<JobId, (JobState, i64)>, StoreError> {
+async fn states(tx: &Tx, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, (JobState, i64)>, StoreError> {
     let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
     if ids.is_empty() {
         return Ok(HashMap::new());
@@ -210,12 +208,18 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
          error_code = v.column7, error = v.column8, ended_at = v.column9, updated_at = v.column10
          FROM (VALUES {}) AS v
          WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
-         RETURNING id",
+         RETURNING id, asynchronous",
         tuples(0, settles.len(), 10)
     );
     let mut changed = HashSet::new();
+    // a synchronous job reports to its request and has no event
+    let mut silent = HashSet::new();
     for row in tx.db.all(sql, values).await? {
-        changed.insert(JobId(row.try_get("", "id")?));
+        let job = JobId(row.try_get("", "id")?);
+        changed.insert(job);
+        if !row.try_get::<bool>("", "asynchronous")? {
+            silent.insert(job);
+        }
     }
     let unchanged = settles.iter().map(|settle| settle.job).filter(|job| !changed.contains(job));
     // this very settlement may have been committed although the commit's answer was lost
@@ -227,8 +231,11 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
             changed.insert(job);
         }
     }
-    let written: Vec<&EventRow> =
-        settles.iter().filter(|settle| changed.contains(&settle.job)).filter_map(|settle| settle.event.as_ref()).collect();
+    let written: Vec<&EventRow> = settles
+        .iter()
+        .filter(|settle| changed.contains(&settle.job) && !silent.contains(&settle.job))
+        .filter_map(|settle| settle.event.as_ref())
+        .collect();
     events::insert(tx, &written).await?;
     for settle in &mut settles {
         let applied = changed.contains(&settle.job);

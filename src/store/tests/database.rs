@@ -39,7 +39,7 @@ fn binaries() -> PathBuf {
     found.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.extend(std::env::split_paths(&path));
-    found.retain(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
+    found.retain(|folder| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).exists()));
     found.pop().unwrap_or_else(|| {
         panic!("no Postgres server found: install the package `postgresql`, or set KERO_TEST_POSTGRES_URL")
     })

@@ -12,6 +12,7 @@ on_both!(
     a_refused_pending_message_poisons_its_owner,
     writes_keep_their_order,
     a_dropped_caller_leaves_the_writer_alone,
+    instances_go_while_they_are_written,
 );
 
 const CHAT: &str = "491701234567@s.whatsapp.net";
@@ -49,8 +50,11 @@ async fn an_old_epoch_writes_nothing(fixture: Fixture) {
     let fresh = store.device(pk, epoch);
     let foreign = store.device(other.pk, other_epoch);
     let record = || [("a", b"fresh".as_slice())];
-    let (stale_put, fresh_put, foreign_put) =
-        tokio::join!(stale.put_sessions([("a", b"stale".as_slice())]), fresh.put_sessions(record()), foreign.put_sessions(record()));
+    let (stale_put, fresh_put, foreign_put) = tokio::join!(
+        stale.put_sessions([("a", b"stale".as_slice())]),
+        fresh.put_sessions(record()),
+        foreign.put_sessions(record())
+    );
     lost(stale_put);
     fresh_put.and(foreign_put).unwrap();
     assert_eq!(fresh.session("a").await.unwrap().as_deref(), Some(b"fresh".as_slice()));
@@ -68,9 +72,7 @@ async fn an_old_epoch_writes_nothing(fixture: Fixture) {
 }
 
 /// Keeps the writers busy, so that what is submitted meanwhile becomes one group.
-async fn in_one_group<T: Send + 'static>(
-    commands: Vec<impl Future<Output = T> + Send + 'static>,
-) -> Vec<T> {
+async fn in_one_group<T: Send + 'static>(commands: Vec<impl Future<Output = T> + Send + 'static>) -> Vec<T> {
     let tasks: Vec<_> = commands.into_iter().map(tokio::spawn).collect();
     let mut results = Vec::new();
     for task in tasks {
@@ -178,4 +180,79 @@ async fn a_dropped_caller_leaves_the_writer_alone(fixture: Fixture) {
     assert!(matches!(begun, IntentOutcome::Started { .. }));
     store.close().await;
     assert!(matches!(store.set_wanted(instance.pk, true).await, Err(StoreError::Closed)));
+}
+
+/// Postgres ends every connection; the next write finds a fresh one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn severed_connections_are_replaced() {
+    use sea_orm::ConnectionTrait;
+    let fixture = Fixture::postgres().await;
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let raw = fixture.raw().await;
+    for round in 0..3 {
+        let sever = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        raw.execute_unprepared(sever).await.unwrap();
+        let device = store.device(instance.pk, epoch);
+        device.put_sessions([("a", format!("{round}").as_bytes())]).await.unwrap();
+        // a read on a dead connection fails, and the one after it does not
+        let mut read = device.session("a").await;
+        for _ in 0..10 {
+            if read.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            read = device.session("a").await;
+        }
+        assert_eq!(read.unwrap(), Some(format!("{round}").into_bytes()));
+    }
+}
+
+/// Writers of instances that are taken over and deleted meanwhile hear so, and of nothing else.
+async fn instances_go_while_they_are_written(fixture: Fixture) {
+    let store = &fixture.store;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let (instance, epoch) = fixture.instance(&format!("i{n}")).await;
+        for _ in 0..3 {
+            let (store, instance) = (store.clone(), instance.clone());
+            tasks.push(tokio::spawn(async move {
+                let device = store.device(instance.pk, epoch);
+                for round in 0..40 {
+                    let text = format!("{round}");
+                    let results = [
+                        store.accept_job(new_job(&instance, CHAT, &text)).await.map(drop),
+                        store
+                            .append_events(instance.pk, epoch, vec![event(EventKind::Message, CHAT, &text)])
+                            .await
+                            .map(drop),
+                        device.put_sessions([("a", text.as_bytes()), ("b", text.as_bytes())]).await,
+                        device.put_sender_keys([("b", text.as_bytes()), ("a", text.as_bytes())]).await,
+                        store.create_key(rand::random(), None, Some(instance.pk)).await.map(drop),
+                        store.set_wanted(instance.pk, true).await,
+                    ];
+                    for result in results {
+                        match result {
+                            Ok(()) | Err(StoreError::EpochLost | StoreError::NotFound) => {}
+                            Err(error) => panic!("{}", error.chain()),
+                        }
+                    }
+                }
+            }));
+        }
+        let (store, pk) = (store.clone(), instance.pk);
+        tasks.push(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(10 * n)).await;
+            store.take_ownership(pk).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            store.delete_instance(pk).await.unwrap();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(store.instances().await.unwrap().is_empty());
+    assert!(store.queue_counts().await.unwrap().is_empty());
+    assert!(store.keys().await.unwrap().is_empty());
 }

@@ -92,7 +92,9 @@ async fn deliveries_stand_in_line(fixture: Fixture) {
     }
     let due = async |at| {
         let due = store.due_deliveries(Timestamp(at), 10).await.unwrap();
-        due.into_iter().map(|delivery| (delivery.event.data["text"].as_str().unwrap().to_owned(), delivery)).collect::<Vec<_>>()
+        due.into_iter()
+            .map(|delivery| (delivery.event.data["text"].as_str().unwrap().to_owned(), delivery))
+            .collect::<Vec<_>>()
     };
     let names = |due: &[(String, crate::Delivery)]| due.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(store.next_due_delivery().await.unwrap(), Some(Timestamp(10)));

@@ -3,6 +3,8 @@
 mod database;
 mod faults;
 mod journal;
+mod levels;
+mod plans;
 mod sending;
 mod story;
 

@@ -7,9 +7,7 @@ use crate::{
     Settlement, Store, StoreConfig, StoreError, Verdict,
 };
 use kero_domain::endpoint::EventFilter;
-use kero_domain::{
-    ApiKeyId, Cause, DeliveryId, EventKind, InstanceId, InstanceStatus, Timestamp,
-};
+use kero_domain::{ApiKeyId, Cause, DeliveryId, EventKind, InstanceId, InstanceStatus, Timestamp};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 on_both!(migrations_apply_once, instances, everything_goes_with_its_instance, the_wrong_master_key, entities_fit, keys);
@@ -65,10 +63,16 @@ async fn instances(fixture: Fixture) {
     let number = || Some("491701234567".to_owned());
     store.set_identity(made.pk, epoch, number(), None, None, Some("Shop".to_owned())).await.unwrap();
     let read = store.instance(&id).await.unwrap().unwrap();
-    assert_eq!((read.status, read.cause, read.since, read.last_connected_at), (InstanceStatus::Connected, None, at, Some(at)));
+    assert_eq!(
+        (read.status, read.cause, read.since, read.last_connected_at),
+        (InstanceStatus::Connected, None, at, Some(at))
+    );
     assert_eq!((read.phone, read.wanted, read.owner_epoch), (number(), true, epoch));
     assert_eq!(store.pending_events(made.pk, 10).await.unwrap().len(), 1);
-    store.set_status(made.pk, epoch, InstanceStatus::Connecting, Some(Cause::ConnectionLost), Timestamp(at.0 + 1), None).await.unwrap();
+    store
+        .set_status(made.pk, epoch, InstanceStatus::Connecting, Some(Cause::ConnectionLost), Timestamp(at.0 + 1), None)
+        .await
+        .unwrap();
     let read = store.instance_by_pk(made.pk).await.unwrap().unwrap();
     assert_eq!((read.cause, read.last_connected_at), (Some(Cause::ConnectionLost), Some(at)));
 
@@ -92,7 +96,8 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
         body_hash: [7; 32],
         expires_at: Timestamp::now().after(std::time::Duration::from_secs(60)),
     };
-    let job = accept(store, crate::NewJob { idempotency: Some(idempotency), ..new_job(&instance, CHAT, SECRET_TEXT) }).await;
+    let job =
+        accept(store, crate::NewJob { idempotency: Some(idempotency), ..new_job(&instance, CHAT, SECRET_TEXT) }).await;
     let proto = SECRET_TEXT.as_bytes().to_vec();
     let started = store.intend_job(job.id, pk, epoch, proto.clone(), Timestamp::now()).await.unwrap();
     assert_eq!(started, IntentOutcome::Started { attempt: 1, proto });

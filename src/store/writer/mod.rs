@@ -6,13 +6,13 @@
 //! - When a pending inbound message cannot be stored, every later write of that (instance, epoch) is refused:
 //!   the client's ratchet has moved, and a stored session would make it take the redelivery for a duplicate.
 
+mod command;
 mod put;
 mod steps;
 
+pub(crate) use command::{Answer, Fence, Op, Pending, Tx, moving_work, work};
 pub(crate) use put::{OnConflict, Put};
 
-use crate::events::Append;
-use crate::jobs::{Accept, Intend, Settle};
 use crate::seal::Sealer;
 use crate::sql::{Counters, Db, placeholders};
 use crate::{Durability, StoreError};
@@ -20,188 +20,17 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
 };
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc};
 
 /// Commands in one transaction at most. Nothing waits for a group to fill: it is what came in during the last commit.
 const GROUP: usize = 64;
-/// Runs of a command that met another transaction.
+/// Runs of a command that met another transaction, and attempts to begin one.
 const TRIES: u32 = 4;
-
-/// Who may write: the holder of this epoch of this instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fence {
-    pub pk: i64,
-    pub epoch: i64,
-}
-
-/// A command's answer: set while it runs, sent after the commit.
-pub(crate) struct Answer<T> {
-    to: Option<oneshot::Sender<Result<T, StoreError>>>,
-    value: Option<T>,
-}
-
-impl<T> Answer<T> {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
-        let (to, wait) = oneshot::channel();
-        (Self { to: Some(to), value: None }, wait)
-    }
-
-    pub(crate) fn set(&mut self, value: T) {
-        self.value = Some(value);
-    }
-
-    fn commit(&mut self) {
-        let result = self.value.take().ok_or_else(|| StoreError::bug("a command ran without an answer"));
-        self.send(result);
-    }
-
-    fn fail(&mut self, error: StoreError) {
-        self.send(Err(error));
-    }
-
-    fn send(&mut self, result: Result<T, StoreError>) {
-        if let Some(to) = self.to.take() {
-            // a caller that no longer waits is none of the writer's business
-            let _ = to.send(result);
-        }
-    }
-}
-
-/// What a command does. Those with a kind of their own are run together.
-pub(crate) enum Op {
-    /// Rows into a device table.
-    Put(Put),
-    /// Anything else on device tables; keeps its place among the puts.
-    Device(Box<dyn Work>),
-    Accept(Box<Accept>),
-    Intend(Box<Intend>),
-    Settle(Box<Settle>),
-    Append(Append),
-    /// Runs by itself, in its place.
-    Run(Box<dyn Work>),
-    Close(Option<oneshot::Sender<()>>),
-}
-
-impl Op {
-    fn end(&mut self, result: Result<(), StoreError>) {
-        macro_rules! end {
-            ($answer:expr) => {
-                match result {
-                    Ok(()) => $answer.commit(),
-                    Err(error) => $answer.fail(error),
-                }
-            };
-        }
-        match self {
-            Self::Put(put) => end!(put.answer),
-            Self::Device(work) | Self::Run(work) => end!(work),
-            Self::Accept(accept) => end!(accept.answer),
-            Self::Intend(intend) => end!(intend.answer),
-            Self::Settle(settle) => end!(settle.answer),
-            Self::Append(append) => end!(append.answer),
-            Self::Close(done) => {
-                if let Some(done) = done.take() {
-                    let _ = done.send(());
-                }
-            }
-        }
-    }
-}
-
-/// A command on its way.
-pub(crate) struct Pending {
-    fence: Option<Fence>,
-    level: Durability,
-    /// When it fails, nothing later of its fence may be written.
-    poisons: bool,
-    /// The instance whose epoch or existence it changes.
-    moves: Option<i64>,
-    op: Op,
-}
-
-impl Pending {
-    pub(crate) fn new(fence: Option<Fence>, level: Durability, op: Op) -> Self {
-        let poisons = matches!(&op, Op::Put(put) if put.table() == "pending_inbound");
-        let moves = match &op {
-            Op::Run(work) => work.moves(),
-            _ => None,
-        };
-        Self { fence, level, poisons, moves, op }
-    }
-
-    pub(crate) fn close(done: oneshot::Sender<()>) -> Self {
-        Self::new(None, Durability::Process, Op::Close(Some(done)))
-    }
-}
-
-/// A transaction in which commands run.
-pub(crate) struct Tx {
-    pub db: Db,
-    pub sealer: Sealer,
-}
-
-/// A command with its own statements. It may run more than once; only the last run is committed.
-#[async_trait::async_trait]
-pub(crate) trait Work: Send {
-    async fn run(&mut self, tx: &Tx) -> Result<(), StoreError>;
-    fn commit(&mut self);
-    fn fail(&mut self, error: StoreError);
-    fn moves(&self) -> Option<i64>;
-}
-
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-struct Task<T, F> {
-    run: F,
-    answer: Answer<T>,
-    moves: Option<i64>,
-}
-
-#[async_trait::async_trait]
-impl<T, F> Work for Task<T, F>
-where
-    T: Send,
-    F: for<'a> Fn(&'a Tx) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync,
-{
-    async fn run(&mut self, tx: &Tx) -> Result<(), StoreError> {
-        let value = (self.run)(tx).await?;
-        self.answer.set(value);
-        Ok(())
-    }
-
-    fn commit(&mut self) {
-        self.answer.commit();
-    }
-
-    fn fail(&mut self, error: StoreError) {
-        self.answer.fail(error);
-    }
-
-    fn moves(&self) -> Option<i64> {
-        self.moves
-    }
-}
-
-/// A command from a closure.
-pub(crate) fn work<T: Send + 'static>(
-    answer: Answer<T>,
-    run: impl for<'a> Fn(&'a Tx) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
-) -> Box<dyn Work> {
-    Box::new(Task { run, answer, moves: None })
-}
-
-/// The same for a command after which the epoch of instance `pk` has to be read again.
-pub(crate) fn moving_work<T: Send + 'static>(
-    pk: i64,
-    answer: Answer<T>,
-    run: impl for<'a> Fn(&'a Tx) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
-) -> Box<dyn Work> {
-    Box::new(Task { run, answer, moves: Some(pk) })
-}
+/// Between tries to get a live connection.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Fences behind which nothing is written any more.
 pub(crate) struct Poison {
@@ -352,7 +181,7 @@ impl Writer {
     async fn attempt(&mut self, group: &mut [Pending]) -> Result<Vec<bool>, StoreError> {
         let level = group.iter().map(|pending| pending.level).max().unwrap_or(Durability::Power);
         let fences: Vec<Option<Fence>> = group.iter().map(|pending| pending.fence).collect();
-        let tx = self.begin(level).await?;
+        let tx = self.begin_surely(level).await?;
         let done = async {
             let lost = self.lost(&tx.db, &fences).await?;
             steps::run(&tx, group, &lost).await?;
@@ -371,6 +200,19 @@ impl Writer {
         }
     }
 
+    /// A connection that died while it was idle shows here, before anything was written: the pool drops it, and the
+    /// next one is fresh.
+    async fn begin_surely(&mut self, level: Durability) -> Result<Tx, StoreError> {
+        let mut tries = if self.connection.get_database_backend() == DbBackend::Postgres { TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            match self.begin(level).await {
+                Err(StoreError::Unavailable(_)) if tries > 0 => tokio::time::sleep(PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
     async fn begin(&mut self, level: Durability) -> Result<Tx, StoreError> {
         let sqlite = self.connection.get_database_backend() == DbBackend::Sqlite;
         if sqlite && level != self.synchronous {
@@ -378,8 +220,10 @@ impl Writer {
             self.connection.execute_unprepared(&format!("PRAGMA synchronous = {mode}")).await?;
             self.synchronous = level;
         }
-        let options =
-            TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
         let transaction = self.connection.begin_with_options(options).await?;
         let db = Db::transaction(transaction, Arc::clone(&self.counters));
         if !sqlite && level == Durability::Process {
@@ -400,7 +244,8 @@ impl Writer {
         let mut found = HashMap::new();
         if !wanted.is_empty() {
             let lock = if db.is_postgres() { " ORDER BY pk FOR SHARE" } else { "" };
-            let sql = format!("SELECT pk, owner_epoch FROM instances WHERE pk IN ({}){lock}", placeholders(0, wanted.len()));
+            let sql =
+                format!("SELECT pk, owner_epoch FROM instances WHERE pk IN ({}){lock}", placeholders(0, wanted.len()));
             for row in db.all(sql, wanted.into_iter().map(Value::from).collect()).await? {
                 found.insert(row.try_get::<i64>("", "pk")?, row.try_get::<i64>("", "owner_epoch")?);
             }

@@ -78,14 +78,12 @@ fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
 /// The step's commands as what they are.
 macro_rules! members {
     ($group:expr, $step:expr, $variant:ident) => {
-        $group
-            .iter_mut()
-            .enumerate()
-            .filter(|(n, _)| $step.members.contains(n))
-            .filter_map(|(_, pending)| match &mut pending.op {
+        $group.iter_mut().enumerate().filter(|(n, _)| $step.members.contains(n)).filter_map(|(_, pending)| {
+            match &mut pending.op {
                 Op::$variant(member) => Some(member),
                 _ => None,
-            })
+            }
+        })
     };
 }
 

@@ -43,7 +43,8 @@ impl AppSyncStore for DeviceStore {
     }
 
     async fn get_mutation_macs(&self, name: &str, index_macs: &[[u8; 32]]) -> Result<HashMap<[u8; 32], Vec<u8>>> {
-        let found = self.rows.mutation_macs(name, index_macs.iter().map(<[u8; 32]>::as_slice)).await.map_err(database)?;
+        let found =
+            self.rows.mutation_macs(name, index_macs.iter().map(<[u8; 32]>::as_slice)).await.map_err(database)?;
         // every index asked for has 32 bytes, and so has every one found
         Ok(found.into_iter().filter_map(|(index, value)| Some((index.try_into().ok()?, value))).collect())
     }

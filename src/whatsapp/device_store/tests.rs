@@ -39,7 +39,8 @@ impl Random {
     }
 }
 
-const ADDRESSES: &[&str] = &["1@lid", "1:2@lid", "10@lid", "491701234567@s.whatsapp.net", "491701234567:3@s.whatsapp.net", "ä|'\"%_@x"];
+const ADDRESSES: &[&str] =
+    &["1@lid", "1:2@lid", "10@lid", "491701234567@s.whatsapp.net", "491701234567:3@s.whatsapp.net", "ä|'\"%_@x"];
 const USERS: &[&str] = &["1", "10", "49170", "491701234567", "ä|'\"%", "2"];
 const GROUPS: &[&str] = &["120363000000000001@g.us", "120363000000000002@g.us"];
 const IDS: &[&str] = &["3EB0A", "3EB0B", "3EB0C"];
@@ -225,13 +226,8 @@ async fn call(kind: usize, seed: u64, clock: i64, on: &dyn Backend) -> (&'static
 const CALLS: usize = 77;
 
 async fn open(url: String) -> Store {
-    let config = StoreConfig {
-        url,
-        durability: Durability::Power,
-        master_key: MasterKey::generate(),
-        readers: 2,
-        writers: 4,
-    };
+    let config =
+        StoreConfig { url, durability: Durability::Power, master_key: MasterKey::generate(), readers: 2, writers: 4 };
     Store::open(config).await.unwrap()
 }
 
@@ -248,7 +244,7 @@ async fn answers_like_the_in_memory_one(store: Store) {
     let (_, other) = own(&store, "b").await;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut called = HashMap::<&str, u32>::new();
-    for clock in 0..6_000 {
+    for clock in 0..4_000 {
         let (kind, seed) = (random.below(CALLS), random.below(usize::MAX) as u64 | 1);
         let (name, expected) = call(kind, seed, clock, &memory).await;
         let (_, answer) = call(kind, seed, clock, ours.as_ref()).await;

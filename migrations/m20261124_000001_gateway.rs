@@ -14,7 +14,17 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [settings(), instances(), api_keys(), jobs(), idempotency(), events(), endpoints(), deliveries(), attempts()] {
+        for table in [
+            settings(),
+            instances(),
+            api_keys(),
+            jobs(),
+            idempotency(),
+            events(),
+            endpoints(),
+            deliveries(),
+            attempts(),
+        ] {
             manager.create_table(table).await?;
         }
         each(manager, INDICES).await
@@ -30,7 +40,7 @@ const INDICES: &[&str] = &[
     "CREATE INDEX jobs_lane ON jobs (instance_pk, chat, priority, order_at, id) WHERE ended_at IS NULL",
     // the polling pass; an offline instance's jobs are not in it, however many there are
     "CREATE INDEX jobs_due ON jobs (instance_pk, due_at, id) WHERE ended_at IS NULL AND state <> 'sending' AND (held IS NULL OR held <> 'offline')",
-    "CREATE INDEX jobs_sending ON jobs (instance_pk) WHERE state = 'sending'",
+    "CREATE INDEX jobs_sending ON jobs (instance_pk, id) WHERE state = 'sending'",
     "CREATE INDEX idempotency_instance ON idempotency (instance_pk)",
     "CREATE INDEX idempotency_expiry ON idempotency (expires_at)",
     "CREATE INDEX idempotency_job ON idempotency (job_id)",

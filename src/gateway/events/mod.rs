@@ -1,0 +1,129 @@
+//! Events: the journal (append before WhatsApp is answered) and the fan-out (sequence and delivery rows).
+
+mod journal;
+
+pub(crate) use journal::Journal;
+
+use crate::Gateway;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use kero_domain::{DeliveryId, Timestamp};
+use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Events fanned out in one transaction.
+const BATCH: u64 = 128;
+/// The pass over instances with pending events: the fallback when a wake was lost.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells the fan-out that an instance has pending events.
+#[derive(Clone)]
+pub(crate) struct FanOutHandle {
+    dirty: mpsc::UnboundedSender<i64>,
+    endpoints: Arc<Mutex<HashMap<i64, Arc<Vec<Endpoint>>>>>,
+}
+
+impl FanOutHandle {
+    pub(crate) fn dirty(&self, instance_pk: i64) {
+        let _ = self.dirty.send(instance_pk);
+    }
+
+    /// The cached endpoints of an instance are stale.
+    pub(crate) fn endpoints_changed(&self, instance_pk: i64) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_pk);
+    }
+}
+
+pub(crate) fn channel() -> (FanOutHandle, mpsc::UnboundedReceiver<i64>) {
+    let (dirty, inbox) = mpsc::unbounded_channel();
+    (FanOutHandle { dirty, endpoints: Arc::default() }, inbox)
+}
+
+/// Fans out in order per instance, in parallel over instances.
+pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64>) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut running: HashSet<i64> = HashSet::new();
+    let mut again: HashSet<i64> = HashSet::new();
+    let mut turns: FuturesUnordered<BoxFuture<'static, (i64, bool)>> = FuturesUnordered::new();
+    let stopping = gateway.inner.stopping.clone();
+    loop {
+        let mut dirty: Vec<i64> = Vec::new();
+        tokio::select! {
+            Some(pk) = inbox.recv() => dirty.push(pk),
+            Some((pk, retry)) = turns.next() => {
+                running.remove(&pk);
+                if again.remove(&pk) && !retry {
+                    dirty.push(pk);
+                }
+            },
+            _ = sweep.tick(), if !stopping.is_cancelled() => match gateway.store().instances_with_pending_events().await {
+                Ok(pks) => dirty = pks,
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "pending events could not be read"),
+            },
+            () = stopping.cancelled(), if turns.is_empty() => return,
+        }
+        while let Ok(pk) = inbox.try_recv() {
+            dirty.push(pk);
+        }
+        for pk in dirty {
+            if running.insert(pk) {
+                let gateway = gateway.clone();
+                turns.push(Box::pin(async move { (pk, drain(&gateway, pk).await.is_err()) }));
+            } else {
+                again.insert(pk);
+            }
+        }
+    }
+}
+
+/// Fans out everything that is pending for one instance.
+async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
+    loop {
+        let done = async {
+            let pending = gateway.store().pending_events(pk, BATCH).await?;
+            if pending.is_empty() {
+                return Ok(true);
+            }
+            let endpoints = endpoints(gateway, pk).await?;
+            let now = Timestamp::now();
+            let items = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
+            let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
+            gateway.store().fan_out(pk, epoch, items).await?;
+            gateway.inner.delivery.wake();
+            Ok::<_, StoreError>(pending.len() < usize::try_from(BATCH).unwrap_or(usize::MAX))
+        };
+        match done.await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(StoreError::EpochLost | StoreError::NotFound) => return Err(()),
+            Err(error) => {
+                tracing::warn!(instance = pk, error = &error as &dyn std::error::Error, "events wait for the database");
+                return Err(());
+            }
+        }
+    }
+}
+
+/// Which endpoints get an event. Hooks will stand here.
+fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
+    let deliveries = endpoints
+        .iter()
+        .filter(|endpoint| endpoint.enabled && endpoint.events.wants(event.kind))
+        .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
+        .collect();
+    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries }
+}
+
+async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {
+    let cache = &gateway.inner.fanout.endpoints;
+    if let Some(found) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&pk) {
+        return Ok(found.clone());
+    }
+    let found = Arc::new(gateway.store().endpoints_for(pk).await?);
+    cache.lock().unwrap_or_else(PoisonError::into_inner).insert(pk, found.clone());
+    Ok(found)
+}

@@ -1,0 +1,71 @@
+//! The elements of `kero_message_queue` and `kero_dead_letter_queue`: JSON, as the seed names them.
+
+use super::DeadLetter;
+use crate::instances::{Handle, Registry};
+use crate::worker::LaneKey;
+use kero_domain::{Address, InstanceId, Priority};
+use kero_store::Job;
+use serde_json::{Map, Value, json};
+
+/// `{correlation_id, instance_id, type, payload, message_id, created_at}` and the class.
+pub(super) fn message_job(job: &Job) -> Map<String, Value> {
+    let content = serde_json::to_value(&job.content).unwrap_or_default();
+    let mut payload = Map::new();
+    payload.insert("phone".into(), job.chat.as_str().into());
+    if let Some(members) = content["payload"].as_object() {
+        payload.extend(members.clone());
+    }
+    let mut element = Map::new();
+    element.insert("correlation_id".into(), job.correlation_id.as_str().into());
+    element.insert("instance_id".into(), job.instance_id.as_str().into());
+    element.insert("type".into(), job.content.kind().into());
+    element.insert("payload".into(), payload.into());
+    element.insert("message_id".into(), job.message_id.as_str().into());
+    element.insert("created_at".into(), job.created_at.secs().into());
+    element.insert("priority".into(), job.priority.as_str().into());
+    element
+}
+
+pub(super) fn dead_letter(letter: &DeadLetter<'_>) -> Vec<u8> {
+    let mut element = message_job(letter.job);
+    element.insert("reason".into(), letter.reason.into());
+    element.insert("code".into(), letter.code.into());
+    element.insert("attempts".into(), letter.attempts.into());
+    element.insert("failed_at".into(), letter.failed_at.secs().into());
+    Value::from(element).to_string().into_bytes()
+}
+
+/// The dead letter of an element that is no job; bytes that are no text are kept in a readable form.
+pub(super) fn unknown(bytes: &[u8], failed_at: i64) -> Vec<u8> {
+    let raw = String::from_utf8_lossy(bytes);
+    json!({ "raw": raw, "reason": "The element is not a job that this gateway knows.", "code": super::UNKNOWN_JOB, "attempts": 0, "failed_at": failed_at })
+        .to_string()
+        .into_bytes()
+}
+
+/// The job that an element names: `(instance_id, correlation_id)`.
+pub(super) fn name(bytes: &[u8]) -> Option<(String, String)> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    Some((value["instance_id"].as_str()?.to_owned(), value["correlation_id"].as_str()?.to_owned()))
+}
+
+pub(super) enum Resolved {
+    Job { handle: Handle, key: LaneKey },
+    Unknown,
+}
+
+/// Which lane an element wakes.
+pub(super) fn resolve(instances: &Registry, bytes: &[u8]) -> Resolved {
+    let found = || {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        value["correlation_id"].as_str()?;
+        let id: InstanceId = value["instance_id"].as_str()?.parse().ok()?;
+        let chat = Address::parse(value["payload"]["phone"].as_str()?).ok()?;
+        let priority = match value.get("priority") {
+            Some(priority) => priority.as_str()?.parse().ok()?,
+            None => Priority::Interactive,
+        };
+        Some(Resolved::Job { handle: instances.get(&id)?, key: LaneKey { chat: chat.jid().into(), priority } })
+    };
+    found().unwrap_or(Resolved::Unknown)
+}

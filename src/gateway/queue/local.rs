@@ -1,0 +1,60 @@
+//! The queue without Redis: a list in memory, rebuilt from the rows after a restart.
+
+use super::{DeadLetter, Queue, QueueLengths, Taken};
+use crate::RedisHealth;
+use crate::worker::LaneKey;
+use async_trait::async_trait;
+use kero_store::Job;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Default)]
+pub(super) struct Local {
+    waiting: Mutex<VecDeque<(i64, LaneKey)>>,
+    pushed: Notify,
+}
+
+#[async_trait]
+impl Queue for Local {
+    fn push(&self, job: &Job) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((job.instance_pk, LaneKey::of(job)));
+        self.pushed.notify_one();
+    }
+
+    async fn next(&self) -> Vec<Taken> {
+        loop {
+            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            if !waiting.is_empty() {
+                return waiting.into_iter().map(|(instance_pk, key)| Taken::Wake { instance_pk, key }).collect();
+            }
+            self.pushed.notified().await;
+        }
+    }
+
+    fn keep(&self, _instance_pk: i64, _key: LaneKey, _element: Vec<u8>) {}
+
+    fn finish(&self, _element: Vec<u8>) {}
+
+    fn release(&self, _instance_pk: i64, _key: &LaneKey) {}
+
+    fn reject(&self, _element: Vec<u8>) {}
+
+    fn dead(&self, _letter: DeadLetter<'_>) {}
+
+    fn undead(&self, _job: &Job) {}
+
+    async fn health(&self) -> RedisHealth {
+        RedisHealth::Disabled
+    }
+
+    async fn lengths(&self) -> Option<QueueLengths> {
+        None
+    }
+
+    async fn reconcile(&self, _queued: &[Job], _failed: &[Job]) -> Option<u64> {
+        None
+    }
+
+    async fn recover(&self) {}
+}

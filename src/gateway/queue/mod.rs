@@ -1,0 +1,214 @@
+//! The work queue of asynchronous sends. Rows are the truth; an element only wakes the lane of its job.
+
+mod element;
+mod local;
+mod redis;
+
+use crate::worker::LaneKey;
+use crate::{Gateway, GatewayConfig, RedisHealth};
+use async_trait::async_trait;
+use element::Resolved;
+pub use redis::QueueKeys;
+use kero_domain::{JobState, Timestamp};
+use kero_store::Job;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The pass over due rows: the fallback when a wake was lost.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+const POLL_LIMIT: u64 = 1_000;
+/// Repairs the lists from the rows.
+const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+/// Rows compared with the lists in one reconciliation.
+const RECONCILE_LIMIT: u64 = 100_000;
+
+/// What the queue gives to the workers.
+pub(crate) enum Taken {
+    Wake { instance_pk: i64, key: LaneKey },
+    /// The bytes of an element of `kero_message_queue`, now in `kero_processing`.
+    Element(Vec<u8>),
+}
+
+/// Lengths of the lists, as far as they are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueLengths {
+    pub message_queue: u64,
+    pub processing: u64,
+    pub dead_letters: u64,
+}
+
+/// A job that ended as failed, for `kero_dead_letter_queue`.
+pub(crate) struct DeadLetter<'a> {
+    pub job: &'a Job,
+    pub code: &'a str,
+    pub reason: &'a str,
+    pub attempts: u32,
+    pub failed_at: Timestamp,
+}
+
+#[async_trait]
+pub(crate) trait Queue: Send + Sync {
+    /// Puts a job before the workers. Never fails and never waits: what is lost here is found in the rows.
+    fn push(&self, job: &Job);
+    /// The next jobs to wake; waits until there is one.
+    async fn next(&self) -> Vec<Taken>;
+    /// Keeps an element in `kero_processing` until the lane's turn for `key` ends.
+    fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>);
+    /// An element has done its work.
+    fn finish(&self, element: Vec<u8>);
+    /// A turn for `key` ended: what was kept for it is finished.
+    fn release(&self, instance_pk: i64, key: &LaneKey);
+    /// Moves an element that is no job to the dead letters.
+    fn reject(&self, element: Vec<u8>);
+    fn dead(&self, letter: DeadLetter<'_>);
+    /// Takes a job's dead letter off the list.
+    fn undead(&self, job: &Job);
+    async fn health(&self) -> RedisHealth;
+    async fn lengths(&self) -> Option<QueueLengths>;
+    /// Makes the lists agree with the rows: unfinished queued jobs, and failed ones. Gives the number of repairs.
+    async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64>;
+    /// Empties `kero_processing` after a restart: its jobs are still in their rows.
+    async fn recover(&self);
+}
+
+pub(crate) fn build(config: &GatewayConfig) -> Result<Arc<dyn Queue>, String> {
+    match &config.redis_url {
+        Some(url) => Ok(Arc::new(redis::Redis::new(url, &config.queue_keys)?)),
+        None => Ok(Arc::new(local::Local::default())),
+    }
+}
+
+/// Hands queue elements to lanes and, now and then, due rows that nobody woke.
+pub(crate) async fn run(gateway: Gateway) {
+    let queue = gateway.inner.queue.clone();
+    queue.recover().await;
+    let mut poll = interval(POLL_EVERY);
+    let mut reconcile = interval(RECONCILE_EVERY);
+    loop {
+        let paused = gateway.inner.paused.load(Ordering::Acquire);
+        tokio::select! {
+            () = gateway.inner.stopping.cancelled() => return,
+            () = gateway.inner.queue_changed.notified() => {}
+            taken = queue.next(), if !paused => hand_over(&gateway, taken),
+            _ = poll.tick() => if !paused { poll_due(&gateway).await },
+            _ = reconcile.tick() => repair(&gateway).await,
+        }
+    }
+}
+
+fn interval(every: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
+    let queue = &gateway.inner.queue;
+    for taken in taken {
+        match taken {
+            Taken::Wake { instance_pk, key } => {
+                if let Some(handle) = gateway.inner.instances.by_pk(instance_pk) {
+                    handle.lane.wake(key);
+                }
+            }
+            Taken::Element(bytes) => match element::resolve(&gateway.inner.instances, &bytes) {
+                Resolved::Job { handle, key } => {
+                    // what cannot run now leaves at once: its row keeps the job
+                    if handle.lane.offer(key.clone()) {
+                        queue.keep(handle.pk, key, bytes);
+                    } else {
+                        queue.finish(bytes);
+                    }
+                }
+                Resolved::Unknown => {
+                    tracing::warn!(bytes = bytes.len(), "an element of the message queue is no job; it goes to the dead letters");
+                    queue.reject(bytes);
+                }
+            },
+        }
+    }
+}
+
+async fn poll_due(gateway: &Gateway) {
+    match gateway.store().due_jobs(Timestamp::now(), POLL_LIMIT).await {
+        Ok(due) => {
+            let mut claimed = 0;
+            for job in due {
+                let key = LaneKey { chat: job.chat.into(), priority: job.priority };
+                if let Some(handle) = gateway.inner.instances.by_pk(job.instance_pk)
+                    && handle.lane.offer(key)
+                {
+                    claimed += 1;
+                }
+            }
+            metrics::counter!("kero_queue_polled_total").increment(claimed);
+        }
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "due jobs could not be read"),
+    }
+}
+
+async fn repair(gateway: &Gateway) {
+    let queue = &gateway.inner.queue;
+    if queue.health().await != RedisHealth::Ok {
+        return;
+    }
+    let rows = async {
+        let queued = gateway.store().asynchronous_jobs(JobState::Queued, RECONCILE_LIMIT).await?;
+        let failed = gateway.store().asynchronous_jobs(JobState::Failed, RECONCILE_LIMIT).await?;
+        Ok::<_, kero_store::StoreError>((queued, failed))
+    };
+    match rows.await {
+        Ok((queued, failed)) => {
+            let waiting: Vec<Job> = queued.into_iter().filter(|job| !gateway.lane_is_busy(job)).collect();
+            if let Some(repairs) = queue.reconcile(&waiting, &failed).await {
+                metrics::counter!("kero_queue_repairs_total").increment(repairs);
+                if repairs > 0 {
+                    tracing::warn!(repairs, "the queue's lists were repaired from the rows");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows"),
+    }
+}
+
+impl Gateway {
+    fn lane_is_busy(&self, job: &Job) -> bool {
+        let handle = self.inner.instances.by_pk(job.instance_pk);
+        handle.is_some_and(|handle| handle.lane.is_busy(&LaneKey::of(job)))
+    }
+
+    pub fn queue_paused(&self) -> bool {
+        self.inner.paused.load(Ordering::Acquire)
+    }
+
+    /// While paused nothing leaves `kero_message_queue`; synchronous sends go on.
+    pub fn pause_queue(&self) {
+        self.inner.paused.store(true, Ordering::Release);
+        self.inner.queue_changed.notify_one();
+    }
+
+    pub fn resume_queue(&self) {
+        self.inner.paused.store(false, Ordering::Release);
+        self.inner.queue_changed.notify_one();
+        for handle in self.inner.instances.all() {
+            handle.lane.wake_all();
+        }
+    }
+
+    /// Lengths of the lists; `None` without Redis or while it does not answer.
+    pub async fn queue_lengths(&self) -> Option<QueueLengths> {
+        self.inner.queue.lengths().await
+    }
+}
+
+/// Tells the queue of a job's failure, when it was an asynchronous one.
+pub(crate) fn report_dead(gateway: &Gateway, letter: DeadLetter<'_>) {
+    metrics::counter!("kero_jobs_dead_total").increment(1);
+    if letter.job.asynchronous {
+        gateway.inner.queue.dead(letter);
+    }
+}
+
+/// The code of elements that are no job.
+pub(crate) const UNKNOWN_JOB: &str = "unknown_job";

@@ -1,0 +1,285 @@
+//! The queue on Redis: three lists that operators can look at, rebuilt from the rows whenever they were lost.
+
+use super::element;
+use super::{DeadLetter, Queue, QueueLengths, Taken};
+use crate::RedisHealth;
+use crate::worker::LaneKey;
+use async_trait::async_trait;
+use kero_domain::Timestamp;
+use kero_store::Job;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Elements in `kero_processing` at once.
+const WINDOW: usize = 1_024;
+/// Elements taken in one round trip after the first.
+const BATCH: usize = 63;
+/// How long one blocking read waits, in seconds.
+const BLOCK_SECS: f64 = 1.0;
+/// Writes sent in one pipeline.
+const PIPELINE: usize = 256;
+
+/// Names of the three lists; tests give each gateway its own.
+#[derive(Debug, Clone)]
+pub struct QueueKeys {
+    pub message_queue: String,
+    pub processing: String,
+    pub dead_letters: String,
+}
+
+impl Default for QueueKeys {
+    fn default() -> Self {
+        Self::with_prefix("")
+    }
+}
+
+impl QueueKeys {
+    pub fn with_prefix(prefix: &str) -> Self {
+        let key = |name: &str| format!("{prefix}{name}");
+        Self {
+            message_queue: key("kero_message_queue"),
+            processing: key("kero_processing"),
+            dead_letters: key("kero_dead_letter_queue"),
+        }
+    }
+}
+
+enum Write {
+    Push(Vec<u8>),
+    Finish(Vec<u8>),
+    Reject(Vec<u8>),
+    Dead(Vec<u8>),
+    Undead(String, String),
+}
+
+pub(super) struct Redis {
+    client: Client,
+    manager: ConnectionManager,
+    keys: QueueKeys,
+    /// Blocking reads hold up everything else on their connection, so they have their own.
+    reader: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    kept: Mutex<HashMap<(i64, LaneKey), Vec<Vec<u8>>>>,
+    room: Notify,
+    writes: mpsc::UnboundedSender<Write>,
+}
+
+impl Redis {
+    pub(super) fn new(url: &SecretString, keys: &QueueKeys) -> Result<Self, String> {
+        // the error's text may repeat the URL with its password
+        let client = Client::open(url.expose_secret()).map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(2)))
+            .set_response_timeout(Some(Duration::from_secs(2)))
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_millis(500));
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| format!("{:?}", error.kind()))?;
+        let (writes, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(write_loop(manager.clone(), keys.clone(), inbox));
+        Ok(Self {
+            client,
+            manager,
+            keys: keys.clone(),
+            reader: tokio::sync::Mutex::new(None),
+            kept: Mutex::default(),
+            room: Notify::new(),
+            writes,
+        })
+    }
+
+    fn write(&self, write: Write) {
+        let _ = self.writes.send(write);
+    }
+
+    fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+    }
+
+    async fn read(&self) -> RedisResult<Vec<Vec<u8>>> {
+        let mut reader = self.reader.lock().await;
+        let connection = match reader.as_mut() {
+            Some(connection) => connection,
+            None => {
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(Duration::from_secs(2)))
+                    .set_response_timeout(Some(Duration::from_secs(5)));
+                reader.insert(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+            }
+        };
+        let taken = take(connection, &self.keys).await;
+        if taken.is_err() {
+            *reader = None;
+        }
+        taken
+    }
+
+    async fn list(&self, key: &str) -> RedisResult<Vec<Vec<u8>>> {
+        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut self.manager.clone()).await
+    }
+}
+
+/// One element, waiting for it a moment, then whatever else is there.
+async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys) -> RedisResult<Vec<Vec<u8>>> {
+    let first: Option<Vec<u8>> = redis::cmd("BLMOVE")
+        .arg(&keys.message_queue)
+        .arg(&keys.processing)
+        .arg("RIGHT")
+        .arg("LEFT")
+        .arg(BLOCK_SECS)
+        .query_async(connection)
+        .await?;
+    let Some(first) = first else { return Ok(Vec::new()) };
+    let waiting: usize = redis::cmd("LLEN").arg(&keys.message_queue).query_async(connection).await?;
+    let mut taken = vec![first];
+    if waiting > 0 {
+        let mut pipe = Pipeline::new();
+        for _ in 0..waiting.min(BATCH) {
+            pipe.cmd("LMOVE").arg(&keys.message_queue).arg(&keys.processing).arg("RIGHT").arg("LEFT");
+        }
+        let more: Vec<Option<Vec<u8>>> = pipe.query_async(connection).await?;
+        taken.extend(more.into_iter().flatten());
+    }
+    Ok(taken)
+}
+
+/// Sends writes in pipelines. What cannot be written is dropped: the reconciliation repairs the lists from the rows.
+async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: mpsc::UnboundedReceiver<Write>) {
+    let mut writes = Vec::with_capacity(PIPELINE);
+    while inbox.recv_many(&mut writes, PIPELINE).await > 0 {
+        let mut pipe = Pipeline::new();
+        for write in writes.drain(..) {
+            match write {
+                Write::Push(element) => pipe.cmd("LPUSH").arg(&keys.message_queue).arg(element).ignore(),
+                Write::Finish(element) => pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore(),
+                Write::Dead(element) => pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(element).ignore(),
+                Write::Reject(element) => {
+                    let letter = element::unknown(&element, Timestamp::now().secs());
+                    pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
+                    pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore()
+                }
+                Write::Undead(instance, correlation) => {
+                    if let Ok(letters) = redis::cmd("LRANGE").arg(&keys.dead_letters).arg(0).arg(-1).query_async::<Vec<Vec<u8>>>(&mut manager).await {
+                        for letter in letters {
+                            if element::name(&letter).is_some_and(|(i, c)| i == instance && c == correlation) {
+                                pipe.cmd("LREM").arg(&keys.dead_letters).arg(0).arg(letter).ignore();
+                            }
+                        }
+                    }
+                    &mut pipe
+                }
+            };
+        }
+        if let Err(error) = pipe.query_async::<()>(&mut manager).await {
+            log_failure("Redis refused queue writes; the rows keep the jobs", &error);
+            // a stopped server would otherwise be asked for every single element
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn log_failure(what: &str, error: &RedisError) {
+    tracing::warn!(kind = ?error.kind(), code = error.code(), "{what}");
+}
+
+#[async_trait]
+impl Queue for Redis {
+    fn push(&self, job: &Job) {
+        self.write(Write::Push(serde_json::Value::from(element::message_job(job)).to_string().into_bytes()));
+    }
+
+    async fn next(&self) -> Vec<Taken> {
+        while self.kept() >= WINDOW {
+            self.room.notified().await;
+        }
+        loop {
+            match self.read().await {
+                Ok(taken) if taken.is_empty() => {}
+                Ok(taken) => return taken.into_iter().map(Taken::Element).collect(),
+                Err(error) => {
+                    log_failure("the message queue could not be read", &error);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry((instance_pk, key)).or_default().push(element);
+    }
+
+    fn finish(&self, element: Vec<u8>) {
+        self.write(Write::Finish(element));
+    }
+
+    fn release(&self, instance_pk: i64, key: &LaneKey) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&(instance_pk, key.clone()));
+        for element in kept.into_iter().flatten() {
+            self.finish(element);
+        }
+        self.room.notify_one();
+    }
+
+    fn reject(&self, element: Vec<u8>) {
+        self.write(Write::Reject(element));
+    }
+
+    fn dead(&self, letter: DeadLetter<'_>) {
+        self.write(Write::Dead(element::dead_letter(&letter)));
+    }
+
+    fn undead(&self, job: &Job) {
+        self.write(Write::Undead(job.instance_id.to_string(), job.correlation_id.to_string()));
+    }
+
+    async fn health(&self) -> RedisHealth {
+        let ping = redis::cmd("PING").query_async::<String>(&mut self.manager.clone()).await;
+        if ping.is_ok() { RedisHealth::Ok } else { RedisHealth::Error }
+    }
+
+    async fn lengths(&self) -> Option<QueueLengths> {
+        let mut pipe = Pipeline::new();
+        for key in [&self.keys.message_queue, &self.keys.processing, &self.keys.dead_letters] {
+            pipe.cmd("LLEN").arg(key);
+        }
+        let (message_queue, processing, dead_letters) = pipe.query_async(&mut self.manager.clone()).await.ok()?;
+        Some(QueueLengths { message_queue, processing, dead_letters })
+    }
+
+    async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64> {
+        let present = |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
+        let mut known = present(self.list(&self.keys.message_queue).await.ok()?);
+        known.extend(present(self.list(&self.keys.processing).await.ok()?));
+        let dead = present(self.list(&self.keys.dead_letters).await.ok()?);
+        let name = |job: &Job| (job.instance_id.to_string(), job.correlation_id.to_string());
+        let mut repairs = 0;
+        for job in queued.iter().filter(|job| !known.contains(&name(job))) {
+            self.push(job);
+            repairs += 1;
+        }
+        for job in failed.iter().filter(|job| !dead.contains(&name(job))) {
+            self.dead(DeadLetter {
+                job,
+                code: job.error_code.as_deref().unwrap_or("failed"),
+                reason: job.error.as_deref().unwrap_or_default(),
+                attempts: job.attempts,
+                failed_at: job.ended_at.unwrap_or(job.updated_at),
+            });
+            repairs += 1;
+        }
+        Some(repairs)
+    }
+
+    async fn recover(&self) {
+        // jobs named here are in their rows, junk is not: it goes where junk goes
+        for element in self.list(&self.keys.processing).await.unwrap_or_default() {
+            match element::name(&element) {
+                Some(_) => self.finish(element),
+                None => self.reject(element),
+            }
+        }
+    }
+}

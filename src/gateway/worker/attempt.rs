@@ -1,0 +1,275 @@
+//! One turn of a lane: claim the oldest due job of a chat, store the intent, send, wait for the server's word, settle.
+
+use super::acks::AckOutcome;
+use super::lane::{LaneContext, paused};
+use super::{LaneKey, ack_event};
+use crate::instances::View;
+use crate::intake::JobEnd;
+use crate::queue::{self, DeadLetter};
+use kero_domain::retry::jitter;
+use kero_domain::{Address, HeldReason, JobState, Timestamp};
+use kero_store::{IntentOutcome, Job, NextJob, Settlement, StoreError};
+use kero_whatsapp::SendError;
+
+/// What the lane does with the key afterwards.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TurnEnd {
+    /// There may be another job.
+    More,
+    /// The oldest job is due later.
+    At(Timestamp),
+    /// Nothing to do, or nothing that can be done now.
+    Idle,
+}
+
+/// The seed's sentence.
+const NOT_ON_WHATSAPP: &str = "The phone number is not registered on WhatsApp";
+
+pub(super) async fn turn(context: &LaneContext, key: &LaneKey) -> TurnEnd {
+    let now = Timestamp::now();
+    match context.gateway.store().next_job(context.pk, &key.chat, key.priority, now).await {
+        Ok(NextJob::Run(job)) if job.asynchronous && paused(&context.gateway) => TurnEnd::Idle,
+        Ok(NextJob::Run(job)) => run(context, job).await,
+        Ok(NextJob::Wait(at)) => TurnEnd::At(at),
+        Ok(NextJob::InFlight(_) | NextJob::Empty) => TurnEnd::Idle,
+        Err(error) => later(context, &error),
+    }
+}
+
+/// The database did not answer: the job stays as it is in its row, and its lane tries again.
+fn later(context: &LaneContext, error: &StoreError) -> TurnEnd {
+    if matches!(error, StoreError::EpochLost | StoreError::NotFound) {
+        return TurnEnd::Idle;
+    }
+    tracing::warn!(instance = %context.id, error = error as &dyn std::error::Error, "a send waits for the database");
+    TurnEnd::At(Timestamp::now().after(std::time::Duration::from_secs(1)))
+}
+
+async fn run(context: &LaneContext, job: Job) -> TurnEnd {
+    let view = context.view.borrow().clone();
+    let Some(link) = view.link.clone() else { return TurnEnd::Idle };
+    let Ok(chat) = Address::parse(&job.chat) else {
+        return settle(context, &view, &job, job.attempts, fail("invalid-recipient", "The recipient is not a WhatsApp address.")).await;
+    };
+    if let Address::Phone(number) = &chat {
+        match link.is_on_whatsapp(number).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                return settle(context, &view, &job, job.attempts, fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP)).await;
+            }
+            Err(SendError::NotConnected) => return TurnEnd::Idle,
+            Err(error) => return settle(context, &view, &job, job.attempts, retry(context, &job, job.attempts + 1, "lookup-failed", &error)).await,
+        }
+    }
+    if job.attempts > context.gateway.config().retry.max_retries {
+        // in doubt at every attempt, or a send that ended the process each time
+        return settle(context, &view, &job, job.attempts, fail("attempts-exhausted", "WhatsApp never acknowledged the message.")).await;
+    }
+    let resend = job.state == JobState::Sending || job.proto.is_some();
+    let proto = match &job.proto {
+        Some(proto) => proto.clone(),
+        None => kero_whatsapp::outbound::encode(&job.content),
+    };
+    let intent = context.gateway.store().intend_job(job.id, context.pk, view.epoch, proto, Timestamp::now()).await;
+    let (attempts, proto) = match intent {
+        Ok(IntentOutcome::Started { attempt, proto }) => (attempt, proto),
+        Ok(IntentOutcome::NotRunnable(_)) => return TurnEnd::More,
+        Err(error) => return later(context, &error),
+    };
+    let ack = context.acks.expect(job.message_id.as_str());
+    let settlement = match link.send(&chat, &job.message_id, &proto, resend).await {
+        Ok(()) => wait_for_ack(context, &view, &job, attempts, ack).await,
+        Err(error) => {
+            context.acks.forget(job.message_id.as_str());
+            refused_locally(context, &job, attempts, &error)
+        }
+    };
+    settle(context, &view, &job, attempts, settlement).await
+}
+
+async fn wait_for_ack(
+    context: &LaneContext,
+    view: &View,
+    job: &Job,
+    attempts: u32,
+    ack: tokio::sync::oneshot::Receiver<AckOutcome>,
+) -> Settlement {
+    let mut watched = context.view.clone();
+    let lost = async {
+        loop {
+            if watched.borrow_and_update().generation != view.generation || watched.borrow().link.is_none() {
+                return;
+            }
+            if watched.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let config = context.gateway.config();
+    tokio::select! {
+        biased;
+        Ok(outcome) = ack => acknowledged(context, job, attempts, outcome),
+        () = lost => {
+            context.acks.forget(job.message_id.as_str());
+            doubt(Timestamp::now().after(config.doubt_wait))
+        }
+        () = tokio::time::sleep(config.ack_timeout) => {
+            context.acks.forget(job.message_id.as_str());
+            doubt(Timestamp::now().after(config.retry.delay(attempts).unwrap_or_default()))
+        }
+    }
+}
+
+fn doubt(due_at: Timestamp) -> Settlement {
+    Settlement::Hold { reason: HeldReason::InDoubt, due_at, code: None, error: None, burn_attempt: true }
+}
+
+fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOutcome) -> Settlement {
+    match outcome {
+        AckOutcome::Accepted => Settlement::Sent { at: Timestamp::now() },
+        AckOutcome::Refused(463) => {
+            let config = context.gateway.config();
+            let now = Timestamp::now();
+            if job.created_at.after(config.reach_out_limit) <= now {
+                return fail("463", "WhatsApp restricts messages to people who have not written first.");
+            }
+            Settlement::Hold {
+                reason: HeldReason::ReachOutLock,
+                due_at: now.after(config.retry.ceiling),
+                code: Some("463".to_owned()),
+                error: Some("WhatsApp restricts messages to people who have not written first.".to_owned()),
+                burn_attempt: false,
+            }
+        }
+        AckOutcome::Refused(code @ (429 | 500..=599)) => {
+            retry(context, job, attempts, &code.to_string(), &SendError::Transient(format!("WhatsApp answered {code}.")))
+        }
+        AckOutcome::Refused(code) => fail(&code.to_string(), &format!("WhatsApp refused the message (code {code}).")),
+    }
+}
+
+fn fail(code: &str, error: &str) -> Settlement {
+    Settlement::Failed { code: code.to_owned(), error: error.to_owned(), at: Timestamp::now() }
+}
+
+/// The next attempt by the schedule, or the end.
+fn retry(context: &LaneContext, _job: &Job, attempts: u32, code: &str, error: &SendError) -> Settlement {
+    match context.gateway.config().retry.delay(attempts) {
+        Some(delay) => Settlement::Hold {
+            reason: HeldReason::Retry,
+            due_at: Timestamp::now().after(jitter(delay, rand::random())),
+            code: Some(code.to_owned()),
+            error: Some(error.to_string()),
+            burn_attempt: true,
+        },
+        None => fail(code, &error.to_string()),
+    }
+}
+
+/// The client refused before or while writing the stanza.
+fn refused_locally(context: &LaneContext, job: &Job, attempts: u32, error: &SendError) -> Settlement {
+    match error {
+        SendError::NotConnected => Settlement::Hold {
+            reason: HeldReason::InDoubt,
+            due_at: Timestamp::now().after(context.gateway.config().doubt_wait),
+            code: None,
+            error: None,
+            burn_attempt: false,
+        },
+        SendError::NotOnWhatsApp => fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP),
+        SendError::Invalid(_) => fail("invalid-message", "WhatsApp's client library refused the message."),
+        SendError::Transient(_) => retry(context, job, attempts, "send-failed", error),
+    }
+}
+
+async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, settlement: Settlement) -> TurnEnd {
+    let now = Timestamp::now();
+    let (end, event, next) = match &settlement {
+        Settlement::Sent { at } => (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More),
+        Settlement::Failed { code, error, at } => (
+            Some(JobEnd::Failed { code: code.clone(), error: error.clone() }),
+            Some(ack_event(job, JobState::Failed, Some((code, error)), attempts, *at)),
+            TurnEnd::More,
+        ),
+        Settlement::Hold { due_at, .. } => (None, None, TurnEnd::At(*due_at)),
+        Settlement::Requeue => (None, None, TurnEnd::At(now.after(std::time::Duration::from_secs(1)))),
+    };
+    let gateway = &context.gateway;
+    let mut tries = 0u32;
+    loop {
+        match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), event.clone()).await {
+            Ok(settled) => {
+                if let Some(end) = end.filter(|_| settled) {
+                    gateway.inner.fanout.dirty(context.pk);
+                    if let Settlement::Failed { code, error, at } = &settlement {
+                        queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
+                    }
+                    gateway.inner.waiters.end(job.id, end);
+                }
+                return next;
+            }
+            Err(error @ (StoreError::EpochLost | StoreError::NotFound)) => return later(context, &error),
+            Err(error) => {
+                // the outcome is known only here: keep trying while the gateway runs
+                tries += 1;
+                tracing::warn!(instance = %context.id, job = %job.id, tries, error = &error as &dyn std::error::Error, "a result waits for the database");
+                if gateway.inner.stopping.is_cancelled() && tries > 3 {
+                    return TurnEnd::Idle;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(200 * u64::from(tries.min(10)))).await;
+            }
+        }
+    }
+}
+
+/// After a (re)connect: sends whose outcome is unknown wait a moment for receipts before they are sent again.
+pub(super) async fn take_up(context: &LaneContext, epoch: i64) {
+    let store = context.gateway.store();
+    let jobs = match store.in_doubt_jobs(context.pk).await {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "in-doubt sends could not be read");
+            return;
+        }
+    };
+    let due_at = Timestamp::now().after(context.gateway.config().doubt_wait);
+    for job in jobs {
+        let context = context.clone();
+        // a receipt or late ack that names the id settles it
+        let ack = context.acks.expect(job.message_id.as_str());
+        if let Err(error) = store.settle_job(job.id, context.pk, epoch, doubt(due_at), None).await {
+            tracing::warn!(instance = %context.id, job = %job.id, error = &error as &dyn std::error::Error, "an in-doubt send was not held");
+        }
+        let tasks = context.gateway.inner.tasks.clone();
+        tasks.spawn(async move {
+            let wait = Timestamp::now().until(due_at);
+            if let Ok(Ok(AckOutcome::Accepted)) = tokio::time::timeout(wait, ack).await {
+                let view = context.view.borrow().clone();
+                settle(&context, &view, &job, job.attempts, Settlement::Sent { at: Timestamp::now() }).await;
+            }
+        });
+    }
+}
+
+/// After a logout: nothing of this instance will ever be sent.
+pub(super) async fn fail_all(context: &LaneContext) {
+    let store = context.gateway.store();
+    loop {
+        let states = [JobState::Queued, JobState::Held, JobState::Sending];
+        let jobs = match store.jobs_page(context.pk, &states, None, 200).await {
+            Ok(jobs) if jobs.is_empty() => return,
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "jobs of a logged-out instance could not be read");
+                return;
+            }
+        };
+        let view = context.view.borrow().clone();
+        for job in &jobs {
+            let ended = fail("instance-logged-out", "The instance was logged out of WhatsApp.");
+            if settle(context, &view, job, job.attempts, ended).await == TurnEnd::Idle {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The lane of an instance: first in, first out per (chat, class); parallel over chats; classes served 8 : 2 : 1.
+
+use super::acks::Acks;
+use super::attempt::{self, TurnEnd};
+use super::LaneKey;
+use crate::Gateway;
+use crate::instances::View;
+use kero_domain::{InstanceId, Priority, Timestamp};
+use kero_store::Instance;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// A cheap handle on an instance's lane.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    inbox: mpsc::UnboundedSender<Input>,
+    acks: Arc<Acks>,
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
+    view: watch::Receiver<View>,
+    stopping: CancellationToken,
+}
+
+enum Input {
+    Wake(LaneKey),
+    WakeAt(LaneKey, Timestamp),
+    WakeAll,
+    FailAll,
+}
+
+impl Lane {
+    pub(crate) fn wake(&self, key: LaneKey) {
+        let _ = self.inbox.send(Input::Wake(key));
+    }
+
+    pub(crate) fn wake_at(&self, key: LaneKey, at: Timestamp) {
+        let _ = self.inbox.send(Input::WakeAt(key, at));
+    }
+
+    /// Wakes a key that is not at work already. `false`: nothing would begin by this call.
+    pub(crate) fn offer(&self, key: LaneKey) -> bool {
+        let free = !self.is_busy(&key) && self.view.borrow().link.is_some();
+        self.wake(key);
+        free
+    }
+
+    /// Whether a turn for `key` runs or waits for its place.
+    pub(crate) fn is_busy(&self, key: &LaneKey) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Every chat with unfinished jobs; after the queue was resumed.
+    pub(crate) fn wake_all(&self) {
+        let _ = self.inbox.send(Input::WakeAll);
+    }
+
+    /// The instance was logged out: its unfinished jobs end as failed.
+    pub(crate) fn fail_all(&self) {
+        let _ = self.inbox.send(Input::FailAll);
+    }
+
+    pub(crate) fn acks(&self) -> &Acks {
+        &self.acks
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+}
+
+/// What a turn needs.
+#[derive(Clone)]
+pub(super) struct LaneContext {
+    pub gateway: Gateway,
+    pub pk: i64,
+    pub id: InstanceId,
+    pub view: watch::Receiver<View>,
+    pub acks: Arc<Acks>,
+}
+
+pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Receiver<View>) -> Lane {
+    let (inbox, outbox) = mpsc::unbounded_channel();
+    let busy: Arc<Mutex<HashSet<LaneKey>>> = Arc::default();
+    let stopping = gateway.inner.stopping.child_token();
+    let lane = Lane { inbox, acks: Arc::default(), busy: busy.clone(), view: view.clone(), stopping };
+    let context =
+        LaneContext { gateway: gateway.clone(), pk: instance.pk, id: instance.id.clone(), view, acks: lane.acks.clone() };
+    gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
+    lane
+}
+
+/// Keys that wait for a turn, by class.
+#[derive(Default)]
+struct Ready {
+    queues: [VecDeque<LaneKey>; 3],
+    known: HashSet<LaneKey>,
+    /// Turns left in this round, by class.
+    credit: [u32; 3],
+    /// Keys that are ready or running, as others see them.
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
+}
+
+const CLASSES: [Priority; 3] = [Priority::Interactive, Priority::Bulk, Priority::Background];
+
+fn class(priority: Priority) -> usize {
+    match priority {
+        Priority::Interactive => 0,
+        Priority::Bulk => 1,
+        Priority::Background => 2,
+    }
+}
+
+impl Ready {
+    fn add(&mut self, key: LaneKey) {
+        if self.known.insert(key.clone()) {
+            self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+            self.queues[class(key.priority)].push_back(key);
+        }
+    }
+
+    /// A turn ended and none follows at once.
+    fn rest(&self, key: &LaneKey) {
+        if !self.known.contains(key) {
+            self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        }
+    }
+
+    /// Weighted round robin; a class without work leaves its turns to the others.
+    fn take(&mut self) -> Option<LaneKey> {
+        if self.queues.iter().all(VecDeque::is_empty) {
+            return None;
+        }
+        let next = |ready: &Self| (0..3).find(|i| ready.credit[*i] > 0 && !ready.queues[*i].is_empty());
+        let index = next(self).or_else(|| {
+            self.credit = CLASSES.map(Priority::weight);
+            next(self)
+        })?;
+        self.credit[index] -= 1;
+        let key = self.queues[index].pop_front()?;
+        self.known.remove(&key);
+        Some(key)
+    }
+}
+
+async fn run(
+    context: LaneContext,
+    mut inbox: mpsc::UnboundedReceiver<Input>,
+    busy: Arc<Mutex<HashSet<LaneKey>>>,
+    stopping: CancellationToken,
+) {
+    let limit = context.gateway.config().lane_concurrency.max(1);
+    let mut view = context.view.clone();
+    let mut ready = Ready { busy, ..Ready::default() };
+    let mut running: HashMap<LaneKey, bool> = HashMap::new();
+    let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
+    let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
+    let mut generation = 0;
+    loop {
+        let current = view.borrow_and_update().clone();
+        let online = current.link.is_some() && !stopping.is_cancelled();
+        if online && current.generation != generation {
+            generation = current.generation;
+            attempt::take_up(&context, current.epoch).await;
+            add_all(&context, &mut ready).await;
+        }
+        while online && running.len() < limit {
+            let Some(key) = ready.take() else { break };
+            running.insert(key.clone(), false);
+            let context = context.clone();
+            turns.spawn(async move {
+                let end = attempt::turn(&context, &key).await;
+                (key, end)
+            });
+        }
+        if stopping.is_cancelled() && turns.is_empty() {
+            return;
+        }
+        let next_timer = timers.keys().next().copied();
+        let timer = async {
+            match next_timer {
+                Some(at) => tokio::time::sleep(Timestamp::now().until(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            input = inbox.recv() => match input {
+                Some(Input::Wake(key)) => match running.get_mut(&key) {
+                    Some(again) => *again = true,
+                    None => ready.add(key),
+                },
+                Some(Input::WakeAt(key, at)) => { timers.entry(at).or_default().insert(key); }
+                Some(Input::WakeAll) => add_all(&context, &mut ready).await,
+                Some(Input::FailAll) => attempt::fail_all(&context).await,
+                None => return,
+            },
+            Some(joined) = turns.join_next() => {
+                // a turn that panicked leaves its key marked as running: only a restart of the process helps
+                let Ok((key, end)) = joined else { continue };
+                let again = running.remove(&key).unwrap_or(false);
+                context.gateway.inner.queue.release(context.pk, &key);
+                if let TurnEnd::At(at) = end {
+                    timers.entry(at).or_default().insert(key.clone());
+                }
+                if again || end == TurnEnd::More {
+                    ready.add(key.clone());
+                }
+                ready.rest(&key);
+            },
+            () = timer => {
+                let now = Timestamp::now();
+                while let Some(entry) = timers.first_entry() {
+                    if *entry.key() > now { break }
+                    for key in entry.remove() {
+                        match running.get_mut(&key) {
+                            Some(again) => *again = true,
+                            None => ready.add(key),
+                        }
+                    }
+                }
+            },
+            changed = view.changed() => if changed.is_err() { return },
+            () = stopping.cancelled(), if !stopping.is_cancelled() => {},
+        }
+    }
+}
+
+async fn add_all(context: &LaneContext, ready: &mut Ready) {
+    match context.gateway.store().lane_keys(context.pk).await {
+        Ok(keys) => {
+            for (chat, priority) in keys {
+                ready.add(LaneKey { chat: chat.into(), priority });
+            }
+        }
+        Err(error) => tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "chats with work could not be read"),
+    }
+}
+
+/// Whether asynchronous jobs may run.
+pub(super) fn paused(gateway: &Gateway) -> bool {
+    gateway.inner.paused.load(Ordering::Acquire)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_share_turns_eight_two_one_and_never_starve() {
+        let mut ready = Ready::default();
+        for n in 0..200 {
+            for priority in CLASSES {
+                ready.add(LaneKey { chat: format!("{n}").into(), priority });
+            }
+        }
+        let first: Vec<_> = (0..110).filter_map(|_| ready.take()).collect();
+        let count = |priority| first.iter().filter(|key| key.priority == priority).count();
+        assert_eq!((count(Priority::Interactive), count(Priority::Bulk), count(Priority::Background)), (80, 20, 10));
+        assert_eq!(std::iter::from_fn(|| ready.take()).count(), 490);
+    }
+}

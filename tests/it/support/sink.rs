@@ -1,0 +1,105 @@
+//! A webhook receiver that records what arrives and answers as told.
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub path: String,
+    pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+}
+
+/// How the sink answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Behaviour {
+    Status(u16),
+    /// Answers after the wait.
+    Slow(Duration),
+}
+
+#[derive(Clone)]
+pub struct Sink {
+    pub url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+    behaviour: Arc<Mutex<Behaviour>>,
+}
+
+impl Sink {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let sink = Self { url, received: Arc::default(), behaviour: Arc::new(Mutex::new(Behaviour::Status(200))) };
+        let serving = sink.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let sink = serving.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        let sink = sink.clone();
+                        async move { Ok::<_, Infallible>(sink.answer(request).await) }
+                    });
+                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        sink
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let headers = request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned())).collect();
+        let body = match request.into_body().collect().await {
+            Ok(body) => body.to_bytes().to_vec(),
+            Err(_) => return Response::default(),
+        };
+        let behaviour = *self.behaviour.lock().expect("behaviour");
+        let status = match behaviour {
+            Behaviour::Status(status) => status,
+            Behaviour::Slow(wait) => {
+                tokio::time::sleep(wait).await;
+                200
+            }
+        };
+        self.received.lock().expect("received").push(Received { path, headers, body });
+        Response::builder().status(status).body(Full::default()).expect("an answer")
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().expect("behaviour") = behaviour;
+    }
+
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("received").clone()
+    }
+
+    /// The envelopes of one event kind, in order of arrival.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        self.received().iter().map(Received::json).filter(|envelope| envelope["event"] == kind).collect()
+    }
+
+    pub async fn wait_for(&self, what: &str, pick: impl Fn(&Value) -> bool) -> (Received, Value) {
+        super::eventually(&format!("a webhook: {what}; so far {:#?}", self.kinds()), || async {
+            self.received().into_iter().map(|received| (received.json(), received)).find(|(json, _)| pick(json)).map(|(json, received)| (received, json))
+        })
+        .await
+    }
+
+    pub fn kinds(&self) -> Vec<String> {
+        self.received().iter().map(|received| received.json()["event"].to_string()).collect()
+    }
+}
