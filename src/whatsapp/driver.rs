@@ -67,7 +67,8 @@ pub(crate) async fn run(
     let _ = stop_telling.send(());
     let _ = telling.await;
     drop(guard);
-    if state.stopping.load(Ordering::Acquire) {
+    let removed = matches!(end, Some(LinkEvent::Closed(Cause::DeviceRemoved)));
+    if state.stopping.load(Ordering::Acquire) || (removed && state.leaving.load(Ordering::Acquire)) {
         end = None;
     }
     if let Some(end) = end {

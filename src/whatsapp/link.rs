@@ -18,14 +18,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use wacore::iq::devices::RemoveCompanionDeviceSpec;
 use wacore::store::DevicePropsOverride;
 use wacore::store::error::StoreError as TheirStoreError;
 use wacore::types::events::Subscription;
 use waproto::whatsapp::device_props::PlatformType;
 use whatsapp_rust::store::commands::DeviceCommand;
 use whatsapp_rust::store::persistence_manager::PersistenceManager;
-use whatsapp_rust::{Client, IqError, SendOptions, TokioRuntime};
+use whatsapp_rust::{Client, SendOptions, TokioRuntime};
 
 /// Announced when an address is configured and no version is: a configured address never fetches WhatsApp's version page.
 const SIMULATED_VERSION: (u32, u32, u32) = (2, 3000, 1_000_000_000);
@@ -71,6 +70,8 @@ pub(crate) struct State {
     pub(crate) connected: AtomicBool,
     /// This side ends the connection; the end is not news.
     pub(crate) stopping: AtomicBool,
+    /// This side asked WhatsApp to remove the device; that it is removed is not news.
+    pub(crate) leaving: AtomicBool,
     pub(crate) fate: Fate,
 }
 
@@ -166,21 +167,20 @@ impl Link {
         self.inner.recipients.lookup(&self.inner.client, phone).await
     }
 
-    /// Unlinks this device at WhatsApp and ends the link. `Ok` only when WhatsApp confirmed it; after an error the link
-    /// lives on as it was.
+    /// Unlinks this device at WhatsApp and ends the link, silently. `Ok` only when WhatsApp confirmed it; after an error
+    /// the link lives on as it was. The stored device is the caller's to forget.
     pub async fn logout(&self, timeout: Duration) -> Result<(), LinkError> {
         let client = &self.inner.client;
         let jid = client.pn().ok_or(LinkError::NotPaired)?;
         if !self.is_connected() {
             return Err(LinkError::NotConnected);
         }
-        let answer = match tokio::time::timeout(timeout, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await {
-            Ok(answer) => answer,
-            Err(_) => Err(IqError::Timeout),
-        };
-        if let Err(error) = answer {
+        let state = &self.inner.state;
+        state.leaving.store(true, Ordering::Release);
+        if let Err(error) = client.execute(pairing::Unlink::new(&jid, timeout)).await {
             // WhatsApp may end the stream with the news before it answers the query
-            if self.inner.state.fate.get() != Some(Cause::DeviceRemoved) {
+            if state.fate.get() != Some(Cause::DeviceRemoved) {
+                state.leaving.store(false, Ordering::Release);
                 return Err(LinkError::Unconfirmed(error.to_string()));
             }
         }

@@ -1,7 +1,11 @@
-//! How an unpaired instance becomes a linked device.
+//! How an unpaired instance becomes a linked device, and how it leaves.
 
 use std::sync::Arc;
 use std::time::Duration;
+use wacore::iq::devices::RemoveCompanionDeviceSpec;
+use wacore::iq::spec::IqSpec;
+use wacore::request::InfoQuery;
+use wacore_binary::{Jid, NodeRef};
 use whatsapp_rust::Client;
 use whatsapp_rust::pair_code::PairCodeOptions;
 
@@ -22,5 +26,29 @@ pub(crate) async fn request_code(client: Arc<Client>, phone: String) {
     let options = PairCodeOptions { phone_number: phone, ..Default::default() };
     if let Err(error) = client.pair_with_code(options).await {
         tracing::debug!(%error, "the pair code was not granted");
+    }
+}
+
+/// The query that removes this device. The client's own gives up after three seconds and hides the failure.
+pub(crate) struct Unlink {
+    query: RemoveCompanionDeviceSpec,
+    timeout: Duration,
+}
+
+impl Unlink {
+    pub(crate) fn new(device: &Jid, timeout: Duration) -> Self {
+        Self { query: RemoveCompanionDeviceSpec::new(device), timeout }
+    }
+}
+
+impl IqSpec for Unlink {
+    type Response = ();
+
+    fn build_iq(&self) -> InfoQuery<'static> {
+        self.query.build_iq().with_timeout(self.timeout)
+    }
+
+    fn parse_response(&self, response: &NodeRef<'_>) -> Result<(), anyhow::Error> {
+        self.query.parse_response(response)
     }
 }

@@ -44,10 +44,13 @@ async fn pairs_by_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_is_confirmed_by_whatsapp() {
-    let (setup, running) = Setup::paired().await;
+    let (setup, mut running) = Setup::paired().await;
     assert_eq!(setup.simulator.stats().devices, 1);
     running.link.logout(SOON).await.unwrap();
     assert_eq!(setup.simulator.stats().devices, 0);
+    while let Some(event) = running.events.recv().await {
+        assert!(!matches!(event, LinkEvent::Closed(_) | LinkEvent::Disconnected { .. }), "what was asked for is no news: {event:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
