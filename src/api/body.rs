@@ -104,8 +104,7 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
     }
     let mut json: Value = serde_json::from_slice(bytes).map_err(|error| {
         // only where, never what: the parser's text quotes the body
-        Fault::new(FaultCode::InvalidJson)
-            .with_detail(format!("Line {}, column {}.", error.line(), error.column()))
+        Fault::new(FaultCode::InvalidJson).with_detail(format!("Line {}, column {}.", error.line(), error.column()))
     })?;
     let Value::Object(members) = &mut json else {
         return Err(Fault::new(FaultCode::ValidationFailed).at("", "must be a JSON object"));
@@ -125,7 +124,8 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
             let mut fault = Fault::new(FaultCode::ValidationFailed);
             for error in check::explain::<T>(&json) {
                 let top = error.pointer.trim_start_matches('/');
-                let place = if renamed.iter().any(|(_, ours)| *ours == top) { pointer(&renamed, top) } else { error.pointer };
+                let place =
+                    if renamed.iter().any(|(_, ours)| *ours == top) { pointer(&renamed, top) } else { error.pointer };
                 fault = fault.at(place, error.detail);
             }
             Err(fault)
@@ -166,10 +166,17 @@ mod tests {
 
     #[test]
     fn content_types() {
-        for good in ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=\"UTF-8\"", "application/vnd.api+json"] {
+        for good in [
+            "application/json",
+            "application/json; charset=utf-8",
+            "Application/JSON;charset=\"UTF-8\"",
+            "application/vnd.api+json",
+        ] {
             assert!(is_json(good), "{good}");
         }
-        for bad in ["", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", "text/json"] {
+        for bad in
+            ["", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", "text/json"]
+        {
             assert!(!is_json(bad), "{bad}");
         }
     }

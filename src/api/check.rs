@@ -89,7 +89,9 @@ fn complaint(schema: &MetaSchema, value: &Value) -> Option<String> {
         }
         (_, Some(number)) if schema.minimum.is_some_and(|least| number < least) => Some("is too small".to_owned()),
         (_, Some(number)) if schema.maximum.is_some_and(|most| number > most) => Some("is too large".to_owned()),
-        _ if is_time(schema) && value.as_str().is_some_and(|text| kero_domain::Timestamp::parse_rfc3339(text).is_none()) => {
+        _ if is_time(schema)
+            && value.as_str().is_some_and(|text| kero_domain::Timestamp::parse_rfc3339(text).is_none()) =>
+        {
             Some("must be a time in RFC 3339".to_owned())
         }
         _ => None,

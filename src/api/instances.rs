@@ -43,7 +43,11 @@ impl InstancesApi {
     /// An instance holds one WhatsApp account. A new one with the id of a deleted one inherits nothing of it. Needs a
     /// key for the whole gateway.
     #[oai(path = "/instances", method = "post", operation_id = "instance_create")]
-    async fn create(&self, caller: Caller, body: JsonBody<CreateInstance>) -> Result<CreateReply, Failure<CreateCodes>> {
+    async fn create(
+        &self,
+        caller: Caller,
+        body: JsonBody<CreateInstance>,
+    ) -> Result<CreateReply, Failure<CreateCodes>> {
         let gateway = self.handle.admin(&caller)?;
         let pointer = body.pointer("instance_id");
         let wanted = body.value;

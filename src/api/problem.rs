@@ -210,9 +210,10 @@ pub(crate) fn respond(fault: &Fault, path: &str, request_id: &RequestId) -> Resp
     }
     put("instance", path.into());
     if !fault.errors.is_empty() {
-        let errors = fault.errors.iter().map(|error| {
-            Value::from_iter([("pointer", error.pointer.as_str()), ("detail", error.detail.as_str())])
-        });
+        let errors = fault
+            .errors
+            .iter()
+            .map(|error| Value::from_iter([("pointer", error.pointer.as_str()), ("detail", error.detail.as_str())]));
         put("errors", errors.collect());
     }
     if let Some(secs) = fault.retry_after {

@@ -18,8 +18,7 @@ impl RequestId {
 
 /// 1 to 128 characters that no log and no header takes apart.
 fn safe(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:~+/=@-".contains(&b))
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:~+/=@-".contains(&b))
 }
 
 #[cfg(test)]
@@ -28,7 +27,8 @@ mod tests {
 
     #[test]
     fn keeps_safe_ids_and_replaces_others() {
-        let of = |text: &str| RequestId::of(&HeaderMap::from_iter([(HEADER.parse().unwrap(), text.parse().unwrap())])).0;
+        let of =
+            |text: &str| RequestId::of(&HeaderMap::from_iter([(HEADER.parse().unwrap(), text.parse().unwrap())])).0;
         assert_eq!(of("order-1:2"), "order-1:2");
         for bad in ["", "a b", "a\"b", &"x".repeat(129)] {
             assert_ne!(of(bad), bad);

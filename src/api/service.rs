@@ -24,10 +24,7 @@ use poem_openapi::{LicenseObject, OpenApiService};
 type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
-pub(crate) fn service(
-    handle: &Handle,
-    config: &ApiConfig,
-) -> OpenApiService<Operations, Webhooks> {
+pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
     let handle = || handle.clone();
     let operations = (
         InstancesApi { handle: handle() },

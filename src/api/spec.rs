@@ -78,8 +78,9 @@ pub(crate) struct Methods(Vec<(String, Vec<String>)>);
 
 impl Methods {
     pub fn of_all() -> Self {
-        let mut all: Vec<(String, Vec<String>)> =
-            ["/docs", "/openapi.json", "/openapi-3.0.json"].map(|path| (path.to_owned(), vec!["GET".to_owned()])).into();
+        let mut all: Vec<(String, Vec<String>)> = ["/docs", "/openapi.json", "/openapi-3.0.json"]
+            .map(|path| (path.to_owned(), vec!["GET".to_owned()]))
+            .into();
         for (path, method, _) in each(&raw()) {
             let method = method.to_uppercase();
             match all.iter_mut().find(|(known, _)| known == path) {
@@ -92,7 +93,8 @@ impl Methods {
 
     pub fn of(&self, path: &str) -> Vec<&str> {
         let fits = |template: &str| {
-            let (mut theirs, mut ours) = (path.trim_end_matches('/').split('/'), template.trim_end_matches('/').split('/'));
+            let (mut theirs, mut ours) =
+                (path.trim_end_matches('/').split('/'), template.trim_end_matches('/').split('/'));
             loop {
                 match (theirs.next(), ours.next()) {
                     (None, None) => return true,

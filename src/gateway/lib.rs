@@ -10,8 +10,8 @@ pub mod events;
 mod health;
 pub mod instances;
 pub mod intake;
-mod read;
 pub mod queue;
+mod read;
 mod webhooks;
 pub mod worker;
 
@@ -158,7 +158,9 @@ impl Gateway {
         instances::stop_all(self).await;
         self.inner.tasks.close();
         if tokio::time::timeout(deadline, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("tasks were still running at the shutdown deadline; their work is taken up at the next start");
+            tracing::warn!(
+                "tasks were still running at the shutdown deadline; their work is taken up at the next start"
+            );
         }
     }
 }

@@ -59,12 +59,19 @@ impl SendError {
 impl From<IqError> for SendError {
     fn from(error: IqError) -> Self {
         match error {
-            IqError::NotConnected | IqError::Disconnected(_) | IqError::InternalChannelClosed | IqError::ClientState(_) | IqError::Socket(_) | IqError::EncryptSend(_) => {
-                Self::NotConnected
-            }
+            IqError::NotConnected
+            | IqError::Disconnected(_)
+            | IqError::InternalChannelClosed
+            | IqError::ClientState(_)
+            | IqError::Socket(_)
+            | IqError::EncryptSend(_) => Self::NotConnected,
             // 401, 403, 404, 406: not a member, no such group, not allowed
-            IqError::ServerError { code: code @ (400..=404 | 406 | 410), .. } => Self::Invalid(format!("WhatsApp answered {code} to a query about the chat")),
-            IqError::ServerError { code, .. } => Self::Transient(format!("WhatsApp answered {code} to a query about the chat")),
+            IqError::ServerError { code: code @ (400..=404 | 406 | 410), .. } => {
+                Self::Invalid(format!("WhatsApp answered {code} to a query about the chat"))
+            }
+            IqError::ServerError { code, .. } => {
+                Self::Transient(format!("WhatsApp answered {code} to a query about the chat"))
+            }
             IqError::Timeout => Self::Transient("a query about the chat was not answered".to_owned()),
             other => Self::Transient(format!("a query about the chat failed: {other}")),
         }
@@ -74,7 +81,10 @@ impl From<IqError> for SendError {
 impl From<ClientError> for SendError {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::NotConnected | ClientError::NotLoggedIn | ClientError::Socket(_) | ClientError::EncryptSend(_) => Self::NotConnected,
+            ClientError::NotConnected
+            | ClientError::NotLoggedIn
+            | ClientError::Socket(_)
+            | ClientError::EncryptSend(_) => Self::NotConnected,
             ClientError::Iq(error) => error.into(),
             other => Self::Transient(other.to_string()),
         }

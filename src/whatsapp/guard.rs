@@ -11,7 +11,9 @@ pub(crate) const SKIPS_CERTIFICATES: bool = cfg!(feature = "simulator");
 pub fn check_url(url: Option<&str>) -> Result<(), LinkError> {
     let Some(url) = url else {
         if SKIPS_CERTIFICATES {
-            return Err(LinkError::Url("must name the simulator: this build skips WhatsApp's certificate checks and talks to loopback addresses only"));
+            return Err(LinkError::Url(
+                "must name the simulator: this build skips WhatsApp's certificate checks and talks to loopback addresses only",
+            ));
         }
         return Ok(());
     };
@@ -19,7 +21,8 @@ pub fn check_url(url: Option<&str>) -> Result<(), LinkError> {
     if url.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') || !url.is_ascii() {
         return Err(LinkError::Url("has characters that no address has"));
     }
-    let uri: ::http::Uri = url.parse().map_err(|_| LinkError::Url("is not an address (ws://127.0.0.1:PORT/ws/chat)"))?;
+    let uri: ::http::Uri =
+        url.parse().map_err(|_| LinkError::Url("is not an address (ws://127.0.0.1:PORT/ws/chat)"))?;
     if !matches!(uri.scheme_str(), Some("ws" | "wss")) {
         return Err(LinkError::Url("must begin with ws:// or wss://"));
     }
@@ -27,7 +30,11 @@ pub fn check_url(url: Option<&str>) -> Result<(), LinkError> {
     if authority.as_str().contains('@') {
         return Err(LinkError::Url("must not contain a user"));
     }
-    if is_loopback_host(authority.host()) { Ok(()) } else { Err(LinkError::Url("must be on this machine (localhost, 127.x.x.x or [::1])")) }
+    if is_loopback_host(authority.host()) {
+        Ok(())
+    } else {
+        Err(LinkError::Url("must be on this machine (localhost, 127.x.x.x or [::1])"))
+    }
 }
 
 /// Literal loopback addresses and `localhost`; no other name, whatever it resolves to.

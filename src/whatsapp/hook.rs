@@ -33,7 +33,11 @@ pub(crate) struct Hook {
 
 #[async_trait]
 impl InboundDurabilityHook for Hook {
-    async fn on_messages(&self, client: Arc<Client>, batch: &[wacore::types::events::InboundMessage]) -> anyhow::Result<()> {
+    async fn on_messages(
+        &self,
+        client: Arc<Client>,
+        batch: &[wacore::types::events::InboundMessage],
+    ) -> anyhow::Result<()> {
         let mut converted = Vec::with_capacity(batch.len());
         for item in batch {
             if let Some(event) = self.converter.event(&client, &item.message, &item.info).await {
@@ -74,11 +78,19 @@ impl Converter {
     }
 
     /// The options that a vote names, if the poll's secret is known: polls that came or went while this device was linked.
-    async fn poll_vote(&self, client: &Client, update: &wa::message::PollUpdateMessage, info: &MessageInfo) -> Option<Vec<Vec<u8>>> {
+    async fn poll_vote(
+        &self,
+        client: &Client,
+        update: &wa::message::PollUpdateMessage,
+        info: &MessageInfo,
+    ) -> Option<Vec<Vec<u8>>> {
         let key = update.poll_creation_message_key.as_option()?;
         let poll = key.id.as_deref()?;
         let vote = update.vote.as_option()?;
-        let ciphertext = wacore::poll::PollVoteCiphertext { enc_payload: vote.enc_payload.as_deref()?, enc_iv: vote.enc_iv.as_deref()? };
+        let ciphertext = wacore::poll::PollVoteCiphertext {
+            enc_payload: vote.enc_payload.as_deref()?,
+            enc_iv: vote.enc_iv.as_deref()?,
+        };
         let source = &info.source;
         let creator = match key.participant.as_deref().and_then(|it| it.parse::<Jid>().ok()) {
             Some(participant) => participant,

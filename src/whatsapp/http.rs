@@ -19,7 +19,10 @@ impl Http {
 
     fn check(&self, request: &HttpRequest) -> Result<()> {
         if self.loopback_only {
-            let host = request.url.parse::<::http::Uri>().ok().and_then(|uri| uri.authority().filter(|it| !it.as_str().contains('@')).map(|it| it.host().to_owned()));
+            let host =
+                request.url.parse::<::http::Uri>().ok().and_then(|uri| {
+                    uri.authority().filter(|it| !it.as_str().contains('@')).map(|it| it.host().to_owned())
+                });
             if !host.is_some_and(|host| is_loopback_host(&host)) {
                 bail!("only loopback addresses may be requested");
             }

@@ -130,8 +130,18 @@ impl Link {
         {
             tokio::spawn(pairing::request_code(Arc::clone(&client), phone));
         }
-        let run = tokio::spawn(driver::run(Arc::clone(&client), dialer.clone(), Arc::clone(&state), converter, raw, events, finished)).abort_handle();
-        let inner = Inner { client, dialer, recipients: Recipients::default(), state, run, done, _subscription: subscription };
+        let run = tokio::spawn(driver::run(
+            Arc::clone(&client),
+            dialer.clone(),
+            Arc::clone(&state),
+            converter,
+            raw,
+            events,
+            finished,
+        ))
+        .abort_handle();
+        let inner =
+            Inner { client, dialer, recipients: Recipients::default(), state, run, done, _subscription: subscription };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }
 
@@ -147,14 +157,23 @@ impl Link {
 
     /// Encrypts and writes one message; the server's answer comes as [`LinkEvent::Ack`] with the same id. A send that is
     /// repeated (`resend`) goes to an address that was checked before and asks the server nothing.
-    pub async fn send(&self, chat: &Address, message_id: &MessageId, proto: &[u8], resend: bool) -> Result<(), SendError> {
+    pub async fn send(
+        &self,
+        chat: &Address,
+        message_id: &MessageId,
+        proto: &[u8],
+        resend: bool,
+    ) -> Result<(), SendError> {
         if !self.is_connected() {
             return Err(SendError::NotConnected);
         }
-        let message = waproto::codec::message_decode(proto).map_err(|error| SendError::Invalid(format!("the stored message cannot be read: {error}")))?;
+        let message = waproto::codec::message_decode(proto)
+            .map_err(|error| SendError::Invalid(format!("the stored message cannot be read: {error}")))?;
         let client = &self.inner.client;
         let to = self.inner.recipients.resolve(client, chat, !resend).await?;
-        client.send_message_with_options(to, message, SendOptions::default().with_message_id(message_id.as_str())).await?;
+        client
+            .send_message_with_options(to, message, SendOptions::default().with_message_id(message_id.as_str()))
+            .await?;
         Ok(())
     }
 
@@ -224,7 +243,8 @@ async fn announce(config: &LinkConfig, persistence: &PersistenceManager) {
     if let Some(name) = &config.push_name {
         persistence.process_command(DeviceCommand::SetPushName(name.clone())).await;
     }
-    let props = DevicePropsOverride::new().with_os(config.device_name.as_str()).with_platform_type(PlatformType::CHROME);
+    let props =
+        DevicePropsOverride::new().with_os(config.device_name.as_str()).with_platform_type(PlatformType::CHROME);
     persistence.process_command(DeviceCommand::SetDeviceProps(props)).await;
 }
 

@@ -55,7 +55,8 @@ impl Known {
     }
 
     fn lacks(&self, jid: &Jid) -> bool {
-        (is_phone(jid) && !self.by_phone.contains_key(jid.user_base())) || (is_lid(jid) && !self.by_lid.contains_key(jid.user_base()))
+        (is_phone(jid) && !self.by_phone.contains_key(jid.user_base()))
+            || (is_lid(jid) && !self.by_lid.contains_key(jid.user_base()))
     }
 }
 
@@ -89,7 +90,13 @@ impl Directory {
                 continue;
             }
             let key = bare(jid);
-            if self.misses.lock().unwrap_or_else(PoisonError::into_inner).get(&key).is_some_and(|at| at.elapsed() < MISS) {
+            if self
+                .misses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&key)
+                .is_some_and(|at| at.elapsed() < MISS)
+            {
                 continue;
             }
             match client.get_lid_pn_entry(&jid.to_non_ad()).await {

@@ -43,7 +43,9 @@ impl Recipients {
             Address::Lid(user) => Ok(Jid::lid(user.as_str())),
             Address::Group(user) => Ok(Jid::group(user.as_str())),
             Address::Newsletter(user) => Ok(Jid::newsletter(user.as_str())),
-            Address::Broadcast(_) => Err(SendError::Invalid("broadcast lists and statuses take no plain messages".to_owned())),
+            Address::Broadcast(_) => {
+                Err(SendError::Invalid("broadcast lists and statuses take no plain messages".to_owned()))
+            }
         }
     }
 
@@ -78,7 +80,8 @@ impl Recipients {
         if answers.len() >= REMEMBERED {
             answers.clear();
         }
-        answers.insert(phone.to_owned(), address.clone().map_or_else(|| Answer::Absent(Instant::now()), Answer::Present));
+        answers
+            .insert(phone.to_owned(), address.clone().map_or_else(|| Answer::Absent(Instant::now()), Answer::Present));
         Ok(address)
     }
 }

@@ -61,7 +61,8 @@ impl Dialer {
         let tls = uri.scheme_str() == Some("wss");
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
 
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((bare.as_str(), port)).await.context("the host's name was not found")?.collect();
+        let found: Vec<SocketAddr> =
+            tokio::net::lookup_host((bare.as_str(), port)).await.context("the host's name was not found")?.collect();
         // the name was checked; what it resolves to is checked again, because a hosts file may say anything
         if self.loopback_only && !(is_loopback_host(&host) && found.iter().all(|address| address.ip().is_loopback())) {
             bail!("only loopback addresses may be dialled");

@@ -70,14 +70,21 @@ async fn baileys_and_kero_write_to_each_other_alone_and_in_a_group() {
 
     // Kero to Baileys
     let sent = kero.send_text("a", "491531000002", "from Kero").await.expect(200);
-    let got = baileys.wait("the text", |line| (line["message"]["text"] == "from Kero").then(|| line["message"].clone())).await;
+    let got = baileys
+        .wait("the text", |line| (line["message"]["text"] == "from Kero").then(|| line["message"].clone()))
+        .await;
     assert_eq!(got["id"], sent["message_id"]);
-    sink.wait_for("Baileys' delivery receipt", |event| event["event"] == "receipt" && event["data"]["message_id"] == sent["message_id"]).await;
+    sink.wait_for("Baileys' delivery receipt", |event| {
+        event["event"] == "receipt" && event["data"]["message_id"] == sent["message_id"]
+    })
+    .await;
 
     // Baileys to Kero
     baileys.tell(json!({ "send": { "to": "491531000001@s.whatsapp.net", "text": "from Baileys" } })).await;
     let id = baileys.wait("sent", |line| line["sent"].as_str().map(str::to_owned)).await;
-    let (_, event) = sink.wait_for("Baileys' text", |event| event["event"] == "message" && event["data"]["text"] == "from Baileys").await;
+    let (_, event) = sink
+        .wait_for("Baileys' text", |event| event["event"] == "message" && event["data"]["text"] == "from Baileys")
+        .await;
     assert_eq!(event["data"]["message_id"], id);
     assert_eq!(event["data"]["sender"]["phone"], "491531000002", "{event}");
     assert!(event["data"]["sender"]["lid"].as_str().is_some_and(|lid| lid.ends_with("@lid")), "{event}");
@@ -87,13 +94,19 @@ async fn baileys_and_kero_write_to_each_other_alone_and_in_a_group() {
     let group = baileys.wait("group", |line| line["group"].as_str().map(str::to_owned)).await;
     baileys.tell(json!({ "send": { "to": group, "text": "group from Baileys" } })).await;
     let id = baileys.wait("sent", |line| line["sent"].as_str().map(str::to_owned)).await;
-    let (_, event) = sink.wait_for("the group text", |event| event["event"] == "message" && event["data"]["text"] == "group from Baileys").await;
+    let (_, event) = sink
+        .wait_for("the group text", |event| {
+            event["event"] == "message" && event["data"]["text"] == "group from Baileys"
+        })
+        .await;
     assert_eq!(event["data"]["message_id"], id);
     assert_eq!(event["data"]["is_group"], true);
     assert_eq!(event["data"]["to"], group);
     assert_eq!(event["data"]["sender"]["phone"], "491531000002", "{event}");
     let sent = kero.send_text("a", &group, "group from Kero").await.expect(200);
-    let got = baileys.wait("the group text", |line| (line["message"]["text"] == "group from Kero").then(|| line["message"].clone())).await;
+    let got = baileys
+        .wait("the group text", |line| (line["message"]["text"] == "group from Kero").then(|| line["message"].clone()))
+        .await;
     assert_eq!(got["id"], sent["message_id"]);
     assert_eq!(got["chat"], group);
 }

@@ -54,7 +54,9 @@ impl Client {
                         self.accepted.lock().unwrap().insert(correlation, (phone, text, id));
                         break;
                     }
-                    Ok(answer) if answer.status().is_server_error() => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Ok(answer) if answer.status().is_server_error() => {
+                        tokio::time::sleep(Duration::from_millis(20)).await
+                    }
                     Ok(answer) => panic!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
@@ -72,7 +74,10 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     let (simulator, redis, sink) = (simulator().await, Redis::start().await, Sink::start().await);
     let options = Options::default()
         .redis(redis.url())
-        .env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\"]")
+        .env(
+            "KERO_DELIVERY__SCHEDULE",
+            "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\"]",
+        )
         .env("KERO_SENDING__ACK_TIMEOUT", "3s")
         .env("KERO_SENDING__DOUBT_WAIT", "500ms")
         .env("KERO_QUEUE__RETRY_BASE", "300ms")
@@ -89,7 +94,8 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     let number = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..CHATS)
         .map(|n| {
-            let client = Client { url: url.clone(), accepted: accepted.clone(), stop: stop.clone(), number: number.clone() };
+            let client =
+                Client { url: url.clone(), accepted: accepted.clone(), stop: stop.clone(), number: number.clone() };
             tokio::spawn(async move { client.send_to(n).await })
         })
         .collect();
@@ -100,7 +106,9 @@ async fn nothing_is_lost_or_doubled_over_kills() {
             0 => simulator.inject(FaultRule::new(Fault::DropSocket).phone("491551000099")),
             1 => simulator.inject(FaultRule::new(Fault::AckMissing).phone("491551000099").count(1)),
             2 => simulator.inject(FaultRule::new(Fault::AckDouble).phone("491551000099").count(3)),
-            3 => simulator.inject(FaultRule::new(Fault::AckLate).delay(Duration::from_millis(300)).phone("491551000099").count(2)),
+            3 => simulator.inject(
+                FaultRule::new(Fault::AckLate).delay(Duration::from_millis(300)).phone("491551000099").count(2),
+            ),
             4 => {
                 redis.command(&["FLUSHALL"]).await;
             }
@@ -121,7 +129,11 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     let accepted = accepted.lock().unwrap().clone();
     assert!(accepted.len() >= kills as usize, "only {} sends were accepted", accepted.len());
     eventually_within(Duration::from_secs(120), "a message_ack for every 202", || async {
-        let told: HashSet<String> = sink.events("message_ack").iter().map(|event| event["data"]["correlation_id"].as_str().unwrap().to_owned()).collect();
+        let told: HashSet<String> = sink
+            .events("message_ack")
+            .iter()
+            .map(|event| event["data"]["correlation_id"].as_str().unwrap().to_owned())
+            .collect();
         accepted.keys().all(|correlation| told.contains(correlation)).then_some(())
     })
     .await;
@@ -133,7 +145,10 @@ fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, sim
     // exactly one message_ack event for each, and all of them sent
     let mut events: HashMap<String, HashMap<String, Value>> = HashMap::new();
     for event in sink.events("message_ack") {
-        events.entry(event["data"]["correlation_id"].as_str().unwrap().to_owned()).or_default().insert(event["id"].to_string(), event.clone());
+        events
+            .entry(event["data"]["correlation_id"].as_str().unwrap().to_owned())
+            .or_default()
+            .insert(event["id"].to_string(), event.clone());
     }
     for correlation in accepted.keys() {
         let found: Vec<&Value> = events[correlation].values().collect();
@@ -160,7 +175,11 @@ fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, sim
         // the phone shows one message per id: the first arrival counts
         let mut seen = HashSet::new();
         let texts = simulator.received_texts(&chat(n));
-        let shown: Vec<(&str, &str)> = texts.iter().filter(|text| seen.insert(text.id.clone())).map(|text| (text.id.as_str(), text.text.as_str())).collect();
+        let shown: Vec<(&str, &str)> = texts
+            .iter()
+            .filter(|text| seen.insert(text.id.clone()))
+            .map(|text| (text.id.as_str(), text.text.as_str()))
+            .collect();
         assert_eq!(shown, expected, "seed {seed}: chat {n} lost, doubled or disordered messages");
     }
     counters_are_unique(&ledger, seed);
@@ -171,7 +190,13 @@ fn counters_are_unique(ledger: &[LedgerLine], seed: u64) {
     let mut used = HashSet::new();
     for line in ledger {
         for message in &line.messages {
-            let key = (line.from.clone(), line.device, message.to_device.clone(), message.ratchet_key_b64.clone(), message.counter);
+            let key = (
+                line.from.clone(),
+                line.device,
+                message.to_device.clone(),
+                message.ratchet_key_b64.clone(),
+                message.counter,
+            );
             assert!(used.insert(key.clone()), "seed {seed}: a message counter was used twice: {key:?} in {}", line.id);
         }
     }
@@ -184,7 +209,11 @@ async fn no_inbound_message_is_lost_over_kills() {
     let kills = setting("KERO_CHAOS_KILLS", 20).min(100) / 2;
     let mut random = rand::rngs::StdRng::seed_from_u64(setting("KERO_CHAOS_SEED", 7));
     let (simulator, sink) = (simulator().await, Sink::start().await);
-    let mut kero = Kero::start_with(&simulator, Options::default().env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\"]")).await;
+    let mut kero = Kero::start_with(
+        &simulator,
+        Options::default().env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\"]"),
+    )
+    .await;
     kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
     kero.pair(&simulator, "a", "491551000199").await;
     person(&simulator, "491551000198", Script::Silent);
@@ -201,9 +230,16 @@ async fn no_inbound_message_is_lost_over_kills() {
     let texts = || -> Vec<String> {
         let mut seen = HashSet::new();
         let events = sink.events("message");
-        events.iter().filter(|event| seen.insert(event["id"].to_string())).map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect()
+        events
+            .iter()
+            .filter(|event| seen.insert(event["id"].to_string()))
+            .map(|event| event["data"]["text"].as_str().unwrap().to_owned())
+            .collect()
     };
-    eventually(&format!("{} inbound messages; log:\n{}", sent.len(), kero.log()), || async { (texts().len() >= sent.len()).then_some(()) }).await;
+    eventually(&format!("{} inbound messages; log:\n{}", sent.len(), kero.log()), || async {
+        (texts().len() >= sent.len()).then_some(())
+    })
+    .await;
     assert_eq!(texts(), sent, "each once, in order");
     // and the API reads the same, densely numbered
     let mut after = 0;

@@ -3,6 +3,7 @@
 
 use crate::support::{person, simulator};
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 use wacore::proto_helpers::MessageExt;
@@ -60,9 +61,10 @@ impl Foreign {
 
     async fn wait_text(&self, text: &str) -> String {
         self.wait(text, |event| match event {
-            Event::Messages(batch) => {
-                batch.iter().find(|message| message.message.text_content() == Some(text)).map(|message| message.info.id.clone())
-            }
+            Event::Messages(batch) => batch
+                .iter()
+                .find(|message| message.message.text_content() == Some(text))
+                .map(|message| message.info.id.clone()),
             _ => None,
         })
         .await
@@ -77,16 +79,34 @@ async fn pairs_sends_media_gets_receipts_and_comes_back_to_its_queue() {
     let (to_b, to_a) = (b.client.pn().unwrap().to_non_ad(), a.client.pn().unwrap().to_non_ad());
 
     let sent = a.client.send_text(to_b.clone(), "hello").await.unwrap().message_id;
-    a.wait("the server's ack", |event| matches!(event, Event::ServerAck(ack) if ack.id == sent).then_some(())).await;
+    // the two come from different places, in any order
+    let (acknowledged, delivered) = (Cell::new(false), Cell::new(false));
+    a.wait("the server's ack and the delivery receipt", |event| {
+        match event {
+            Event::ServerAck(ack) if ack.id == sent => acknowledged.set(true),
+            Event::Receipt(r) if r.message_ids.contains(&sent) && r.r#type == ReceiptType::Delivered => {
+                delivered.set(true)
+            }
+            _ => {}
+        }
+        (acknowledged.get() && delivered.get()).then_some(())
+    })
+    .await;
     assert_eq!(b.wait_text("hello").await, sent);
-    a.wait("delivered", |event| matches!(event, Event::Receipt(r) if r.message_ids.contains(&sent) && r.r#type == ReceiptType::Delivered).then_some(())).await;
     b.client.mark_as_read(&to_a, None, &[sent.as_str()]).await.unwrap();
-    a.wait("read", |event| matches!(event, Event::Receipt(r) if r.message_ids.contains(&sent) && r.r#type == ReceiptType::Read).then_some(())).await;
+    a.wait("read", |event| {
+        matches!(event, Event::Receipt(r) if r.message_ids.contains(&sent) && r.r#type == ReceiptType::Read)
+            .then_some(())
+    })
+    .await;
 
     // media: uploaded and downloaded over https on the same port
     let data: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
     let uploaded = a.client.upload(data.clone(), wacore::download::MediaType::Image, Default::default()).await.unwrap();
-    a.client.send_message(to_b.clone(), whatsapp_rust::media::image_message(uploaded, Default::default())).await.unwrap();
+    a.client
+        .send_message(to_b.clone(), whatsapp_rust::media::image_message(uploaded, Default::default()))
+        .await
+        .unwrap();
     let image = b.wait("the image", |event| match event {
         Event::Messages(batch) => batch.iter().find_map(|message| message.message.image_message.as_option().cloned()),
         _ => None,

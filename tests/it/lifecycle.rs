@@ -52,7 +52,8 @@ async fn paired_instances_resume_after_kill_and_inbound_is_not_lost() {
     kero.launch().await;
     kero.wait_status("a", "connected").await;
     eventually("twenty messages", || async { (sink.events("message").len() >= 20).then_some(()) }).await;
-    let texts: Vec<_> = sink.events("message").iter().map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect();
+    let texts: Vec<_> =
+        sink.events("message").iter().map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect();
     assert_eq!(texts, (0..20).map(|n| format!("offline {n}")).collect::<Vec<_>>());
 }
 
@@ -60,7 +61,9 @@ async fn paired_instances_resume_after_kill_and_inbound_is_not_lost() {
 async fn concurrent_creates_and_connects_leave_one_of_each() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
-    let creates = futures_util::future::join_all((0..16).map(|_| kero.post("/instances", json!({ "instance_id": "same" })))).await;
+    let creates =
+        futures_util::future::join_all((0..16).map(|_| kero.post("/instances", json!({ "instance_id": "same" }))))
+            .await;
     let created = creates.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(created, 1);
     for answer in creates.iter().filter(|answer| answer.status != 201) {
@@ -128,7 +131,8 @@ async fn qr_comes_in_four_forms_and_pairs_by_code_too() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
     kero.create("a").await;
-    let get = async |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None).await;
+    let get =
+        async |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None).await;
     let json = get("application/json").await.expect(200);
     assert_eq!((json["format"].as_str(), json["image_type"].as_str()), (Some("base64"), Some("png")));
     let png = get("image/png").await;
@@ -175,6 +179,10 @@ async fn a_second_process_and_a_wrong_master_key_are_refused() {
     kero.terminate().await;
     let wrong = kero.command().env("KERO_MASTER_KEY", "00".repeat(32)).arg("serve").output().await.unwrap();
     assert!(!wrong.status.success());
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("master key"), "{}", String::from_utf8_lossy(&wrong.stderr));
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr).contains("master key"),
+        "{}",
+        String::from_utf8_lossy(&wrong.stderr)
+    );
     kero.launch().await;
 }

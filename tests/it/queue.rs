@@ -14,7 +14,8 @@ struct Setup {
 
 async fn setup(own: &str, options: Options) -> Setup {
     let (simulator, redis, sink) = (simulator().await, Redis::start().await, Sink::start().await);
-    let options = options.redis(redis.url()).env("KERO_DELIVERY__SCHEDULE", "[\"200ms\",\"500ms\",\"1s\",\"2s\",\"2s\",\"2s\"]");
+    let options =
+        options.redis(redis.url()).env("KERO_DELIVERY__SCHEDULE", "[\"200ms\",\"500ms\",\"1s\",\"2s\",\"2s\",\"2s\"]");
     let kero = Kero::start_with(&simulator, options).await;
     kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
     kero.pair(&simulator, "a", own).await;
@@ -31,7 +32,11 @@ fn acks(sink: &Sink) -> HashMap<String, Vec<Value>> {
 }
 
 async fn ack_of(sink: &Sink, correlation: &str) -> Value {
-    let (_, event) = sink.wait_for("a message_ack", |json| json["event"] == "message_ack" && json["data"]["correlation_id"] == correlation).await;
+    let (_, event) = sink
+        .wait_for("a message_ack", |json| {
+            json["event"] == "message_ack" && json["data"]["correlation_id"] == correlation
+        })
+        .await;
     event
 }
 
@@ -41,7 +46,10 @@ async fn the_seeds_asynchronous_send() {
     let s = setup("491521000001", Options::default()).await;
     person(&s.simulator, "491521000002", Script::Silent);
     s.kero.post_empty("/queue/pause").await.expect(200);
-    let answer = s.kero.post_with("/messages/text", &[("x-async", "true")], json!({ "phone": "491521000002", "message": "Hello" })).await;
+    let answer = s
+        .kero
+        .post_with("/messages/text", &[("x-async", "true")], json!({ "phone": "491521000002", "message": "Hello" }))
+        .await;
     let accepted = answer.expect(202);
     assert_eq!((accepted["success"].as_bool(), accepted["status"].as_str()), (Some(true), Some("queued")));
     let correlation = accepted["correlation_id"].as_str().unwrap().to_owned();
@@ -108,7 +116,13 @@ async fn redis_stopped_flushed_or_full_of_junk_loses_nothing() {
     let health = s.kero.get("/health").await.expect(200);
     assert_eq!((health["status"].as_str(), health["redis"].as_str()), (Some("degraded"), Some("error")), "{health}");
     s.redis.launch().await;
-    for junk in ["junk", "{}", "[1,2", "{\"correlation_id\":3}", "{\"instance_id\":\"nobody\",\"correlation_id\":\"x\",\"payload\":{\"phone\":\"491521000012\"}}"] {
+    for junk in [
+        "junk",
+        "{}",
+        "[1,2",
+        "{\"correlation_id\":3}",
+        "{\"instance_id\":\"nobody\",\"correlation_id\":\"x\",\"payload\":{\"phone\":\"491521000012\"}}",
+    ] {
         s.redis.command(&["LPUSH", "kero_message_queue", junk]).await;
     }
     for n in 10..15 {
@@ -129,13 +143,21 @@ async fn redis_stopped_flushed_or_full_of_junk_loses_nothing() {
     }
     let texts: Vec<String> = s.simulator.received_texts("491521000012").into_iter().map(|text| text.text).collect();
     assert_eq!(texts, (0..20).map(|n| format!("n{n}")).collect::<Vec<_>>(), "once each, in order");
-    eventually("redis to be well again", || async { (s.kero.get("/health").await.json()["redis"] == "ok").then_some(()) }).await;
+    eventually("redis to be well again", || async {
+        (s.kero.get("/health").await.json()["redis"] == "ok").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn junk_in_the_queue_goes_to_the_dead_letters() {
     let s = setup("491521000021", Options::default()).await;
-    for junk in ["junk", "{}", "\u{0}\u{1}", "{\"instance_id\":\"nobody\",\"correlation_id\":\"x\",\"payload\":{\"phone\":\"491521000012\"}}"] {
+    for junk in [
+        "junk",
+        "{}",
+        "\u{0}\u{1}",
+        "{\"instance_id\":\"nobody\",\"correlation_id\":\"x\",\"payload\":{\"phone\":\"491521000012\"}}",
+    ] {
         s.redis.command(&["LPUSH", "kero_message_queue", junk]).await;
     }
     let letters = eventually("four dead letters", || async {
@@ -167,7 +189,10 @@ async fn a_hundred_duplicates_with_one_idempotency_key_are_one_send() {
     for (key, headers) in [("sync", vec![]), ("async", vec![("x-async", "1")])] {
         let mut headers: Vec<(&str, &str)> = headers;
         headers.push(("idempotency-key", key));
-        let answers = futures_util::future::join_all((0..100).map(|_| s.kero.post_with("/instances/a/messages/text", &headers, body.clone()))).await;
+        let answers = futures_util::future::join_all(
+            (0..100).map(|_| s.kero.post_with("/instances/a/messages/text", &headers, body.clone())),
+        )
+        .await;
         let first = answers[0].json();
         for answer in &answers {
             assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
@@ -176,9 +201,15 @@ async fn a_hundred_duplicates_with_one_idempotency_key_are_one_send() {
     }
     // the same JSON with other spacing and member order is the same body; another body is refused
     let spaced = b"{ \"message\" : \"once\", \"phone\":\"491521000032\" }".to_vec();
-    s.kero.request(reqwest::Method::POST, "/instances/a/messages/text", &[("idempotency-key", "sync")], Some(spaced)).await.expect(200);
+    s.kero
+        .request(reqwest::Method::POST, "/instances/a/messages/text", &[("idempotency-key", "sync")], Some(spaced))
+        .await
+        .expect(200);
     let other = json!({ "phone": "491521000032", "message": "twice" });
-    s.kero.post_with("/instances/a/messages/text", &[("idempotency-key", "sync")], other).await.problem(422, "idempotency-mismatch");
+    s.kero
+        .post_with("/instances/a/messages/text", &[("idempotency-key", "sync")], other)
+        .await
+        .problem(422, "idempotency-mismatch");
     eventually("both texts", || async { (s.simulator.received_texts("491521000032").len() == 2).then_some(()) }).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     assert_eq!(s.simulator.received_texts("491521000032").len(), 2);
@@ -186,7 +217,10 @@ async fn a_hundred_duplicates_with_one_idempotency_key_are_one_send() {
         if key.is_empty() || key.len() > 255 {
             continue; // an empty header is not sent by the client; a huge one is refused by the HTTP parser
         }
-        s.kero.post_with("/instances/a/messages/text", &[("idempotency-key", key)], body.clone()).await.problem(400, "invalid-idempotency-key");
+        s.kero
+            .post_with("/instances/a/messages/text", &[("idempotency-key", key)], body.clone())
+            .await
+            .problem(400, "invalid-idempotency-key");
     }
 }
 
@@ -200,7 +234,10 @@ async fn correlation_ids_are_the_callers_and_unique() {
     assert_eq!(accepted["correlation_id"], "order:1~a");
     s.kero.post_with("/instances/a/messages/text", &headers, body.clone()).await.problem(409, "correlation-id-taken");
     for bad in ["a b", "ä", "a/b", &"x".repeat(129)] {
-        s.kero.post_with("/instances/a/messages/text", &[("x-async", "true"), ("x-correlation-id", bad)], body.clone()).await.problem(400, "invalid-correlation-id");
+        s.kero
+            .post_with("/instances/a/messages/text", &[("x-async", "true"), ("x-correlation-id", bad)], body.clone())
+            .await
+            .problem(400, "invalid-correlation-id");
     }
     let ack = ack_of(&s.sink, "order:1~a").await;
     assert_eq!(ack["data"]["status"], "sent");
@@ -220,7 +257,8 @@ async fn a_nack_ends_a_job_or_is_retried_by_its_code() {
     let retried = s.kero.send_async("a", "491521000052", "retried").await;
     let ack = ack_of(&s.sink, retried["correlation_id"].as_str().unwrap()).await;
     assert_eq!((ack["data"]["status"].as_str(), ack["data"]["attempts"].as_u64()), (Some("sent"), Some(2)));
-    let lines: Vec<_> = s.simulator.ledger().into_iter().filter(|line| line.id == retried["message_id"].as_str().unwrap()).collect();
+    let lines: Vec<_> =
+        s.simulator.ledger().into_iter().filter(|line| line.id == retried["message_id"].as_str().unwrap()).collect();
     assert!(!lines.is_empty());
     // synchronous: the code is named
     s.simulator.inject(FaultRule::new(Fault::Nack).code(400).count(1));
@@ -239,7 +277,11 @@ async fn offline_jobs_wait_burn_no_attempt_and_go_in_order() {
         correlations.push(accepted["correlation_id"].as_str().unwrap().to_owned());
     }
     let job = s.kero.get(&format!("/instances/a/jobs/{}", correlations[0])).await.expect(200);
-    assert_eq!((job["data"]["state"].as_str(), job["data"]["held_reason"].as_str()), (Some("held"), Some("offline")), "{job}");
+    assert_eq!(
+        (job["data"]["state"].as_str(), job["data"]["held_reason"].as_str()),
+        (Some("held"), Some("offline")),
+        "{job}"
+    );
     assert_eq!(s.redis.len("kero_message_queue").await, 0, "offline jobs wait in their rows");
     s.kero.post(&format!("/instances/a/jobs/{}/cancel", correlations[9]), json!({})).await.expect(200);
     assert_eq!(ack_of(&s.sink, &correlations[9]).await["data"]["status"], "cancelled");
@@ -262,11 +304,18 @@ async fn a_scheduled_send_survives_a_restart_and_runs_within_a_second() {
     s.kero.restart().await;
     s.kero.wait_status("a", "connected").await;
     assert!(s.simulator.received_texts("491521000072").is_empty());
-    let line = s.simulator.wait_for(|line| line.id == accepted["message_id"].as_str().unwrap(), std::time::Duration::from_secs(20)).await.expect("it is sent");
+    let line = s
+        .simulator
+        .wait_for(|line| line.id == accepted["message_id"].as_str().unwrap(), std::time::Duration::from_secs(20))
+        .await
+        .expect("it is sent");
     let late = i64::try_from(line.at).unwrap() - at.0;
     assert!((0..1_000).contains(&late), "{late} ms after its time");
     for bad in ["2026", "tomorrow", "2026-01-01T00:00:00", "9999-01-01T00:00:00Z"] {
         let body = json!({ "phone": "491521000072", "message": "x", "send_at": bad });
-        s.kero.post_with("/instances/a/messages/text", &[("x-async", "true")], body).await.problem(400, "validation-failed");
+        s.kero
+            .post_with("/instances/a/messages/text", &[("x-async", "true")], body)
+            .await
+            .problem(400, "validation-failed");
     }
 }

@@ -8,7 +8,8 @@ const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: Option<&str>) {
     let Some(root) = document.as_object_mut() else { return };
-    let server = json!({ "url": public_url.map_or("/", |url| url.trim_end_matches('/')), "description": "This gateway" });
+    let server =
+        json!({ "url": public_url.map_or("/", |url| url.trim_end_matches('/')), "description": "This gateway" });
     let mut webhooks = root.shift_remove("webhooks").unwrap_or_else(|| json!({}));
     name_events(&mut webhooks, root.get_mut("components"));
     let mut take = |name: &str| root.shift_remove(name).unwrap_or_default();

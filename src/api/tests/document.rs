@@ -15,7 +15,11 @@ fn operations_of(document: &Value) -> Vec<(String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let named = |(path, item): (&String, &Value)| {
         let path = path.clone();
-        item.as_object().unwrap().iter().map(|(method, operation)| (format!("{method} {path}"), operation.clone())).collect::<Vec<_>>()
+        item.as_object()
+            .unwrap()
+            .iter()
+            .map(|(method, operation)| (format!("{method} {path}"), operation.clone()))
+            .collect::<Vec<_>>()
     };
     paths.iter().flat_map(named).collect()
 }
@@ -24,7 +28,9 @@ fn operations_of(document: &Value) -> Vec<(String, Value)> {
 fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, value);
     match value {
-        Value::Object(members) => members.iter().for_each(|(name, member)| walk(member, &format!("{path}/{name}"), visit)),
+        Value::Object(members) => {
+            members.iter().for_each(|(name, member)| walk(member, &format!("{path}/{name}"), visit))
+        }
         Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| walk(item, &format!("{path}/{i}"), visit)),
         _ => {}
     }
@@ -133,7 +139,11 @@ fn every_operation_is_described() {
             for kind in response["content"].as_object().into_iter().flatten().map(|(kind, _)| kind) {
                 assert!(!kind.contains(';'), "{name} {status}: {kind}");
                 let own_body = name == "get /health" && status == "503";
-                assert_eq!(*status < "400".to_owned() || own_body, kind != "application/problem+json", "{name} {status}");
+                assert_eq!(
+                    *status < "400".to_owned() || own_body,
+                    kind != "application/problem+json",
+                    "{name} {status}"
+                );
             }
         }
     }
@@ -178,7 +188,11 @@ fn every_fault_code_is_in_it() {
     }
     // these come from the router or are not given yet
     let elsewhere = ["method-not-allowed", "gone"];
-    let missing: Vec<_> = FaultCode::ALL.iter().map(|code| code.code()).filter(|code| !answered.contains(code) && !elsewhere.contains(code)).collect();
+    let missing: Vec<_> = FaultCode::ALL
+        .iter()
+        .map(|code| code.code())
+        .filter(|code| !answered.contains(code) && !elsewhere.contains(code))
+        .collect();
     assert!(missing.is_empty(), "no operation names {missing:?}");
 }
 
@@ -237,7 +251,9 @@ fn the_shape_is_that_of_the_specification() {
         }
         for scheme in operation["security"].as_array().into_iter().flatten() {
             for (scheme, scopes) in scheme.as_object().unwrap() {
-                assert!(document["components"]["securitySchemes"][scheme].is_object() && scopes == &Value::Array(vec![]));
+                assert!(
+                    document["components"]["securitySchemes"][scheme].is_object() && scopes == &Value::Array(vec![])
+                );
             }
         }
     }
@@ -284,10 +300,15 @@ fn every_kind_of_event_is_described() {
 fn answers_leave_out_what_is_absent() {
     use crate::wire::{Done, Page, instance::Instance, job::Job, message::SendResult};
     use poem_openapi::types::ToJSON;
-    let no_nulls = |value: Option<Value>| walk(&value.unwrap(), "", &mut |path, value| assert!(!value.is_null(), "{path}"));
+    let no_nulls =
+        |value: Option<Value>| walk(&value.unwrap(), "", &mut |path, value| assert!(!value.is_null(), "{path}"));
     no_nulls(Done::silent().to_json());
     no_nulls(Page::<Job>::new(vec![], None, None).to_json());
-    let reply = kero_gateway::SendReply { message_id: "3EB0".parse().unwrap(), correlation_id: "c".parse().unwrap(), queued: false };
+    let reply = kero_gateway::SendReply {
+        message_id: "3EB0".parse().unwrap(),
+        correlation_id: "c".parse().unwrap(),
+        queued: false,
+    };
     assert_eq!(
         SendResult::new(reply.clone(), false).to_json_string(),
         r#"{"success":true,"message_id":"3EB0","status":"sent"}"#

@@ -64,7 +64,12 @@ async fn bodies_and_parameters_that_are_wrong_are_problems() {
     assert!(!body.to_string().contains("secret"));
     problem(post("application/json", &format!("\"{}\"", "x".repeat(2 << 20))).await, 413, "payload-too-large").await;
     let get = |path: &str| client.get(path).header("x-api-key", KEY).send();
-    for path in ["/instances/a/jobs?limit=0", "/instances/a/jobs?limit=1001", "/instances/a/jobs?limit=x", "/instances/a/jobs?state=lost"] {
+    for path in [
+        "/instances/a/jobs?limit=0",
+        "/instances/a/jobs?limit=1001",
+        "/instances/a/jobs?limit=x",
+        "/instances/a/jobs?state=lost",
+    ] {
         let body = problem(get(path).await, 400, "validation-failed").await;
         assert!(body["parameter"].is_string(), "{body}");
     }
@@ -92,7 +97,9 @@ async fn slashes_and_request_ids() {
     let response = client.get("/livez?x=1").header("x-request-id", "not\tmine").send().await;
     assert_eq!(response.0.header("x-request-id").map(str::len), Some(36));
     let response = client.get("/").send().await;
-    response.assert_json(serde_json::json!({"service": "kero", "version": env!("CARGO_PKG_VERSION"), "status": "running"})).await;
+    response
+        .assert_json(serde_json::json!({"service": "kero", "version": env!("CARGO_PKG_VERSION"), "status": "running"}))
+        .await;
 }
 
 #[tokio::test]
@@ -140,7 +147,13 @@ async fn requests_that_take_too_long_are_ended() {
 #[tokio::test]
 async fn cors_only_for_configured_origins() {
     let preflight = |client: poem::test::TestClient<poem::endpoint::BoxEndpoint<'static>>| async move {
-        client.options("/messages/text").header("origin", "https://app.example.org").header("access-control-request-method", "POST").header("access-control-request-headers", "x-api-key").send().await
+        client
+            .options("/messages/text")
+            .header("origin", "https://app.example.org")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "x-api-key")
+            .send()
+            .await
     };
     let refused = preflight(client()).await;
     assert_eq!(refused.0.header("access-control-allow-origin"), None);

@@ -41,7 +41,11 @@ pub(crate) struct QueueLists {
 
 impl From<kero_gateway::QueueLengths> for QueueLists {
     fn from(lengths: kero_gateway::QueueLengths) -> Self {
-        Self { message_queue: lengths.message_queue, processing: lengths.processing, dead_letters: lengths.dead_letters }
+        Self {
+            message_queue: lengths.message_queue,
+            processing: lengths.processing,
+            dead_letters: lengths.dead_letters,
+        }
     }
 }
 

@@ -17,9 +17,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) enum Command {
     Connect,
     Disconnect,
-    Logout { wait: Duration },
-    PairByCode { phone: String },
-    Delete { logout_wait: Duration },
+    Logout {
+        wait: Duration,
+    },
+    PairByCode {
+        phone: String,
+    },
+    Delete {
+        logout_wait: Duration,
+    },
     StorageFailed,
     /// The gateway stops.
     Stop,
@@ -77,8 +83,10 @@ impl Handle {
                 if let Some(found) = pick(&current) {
                     return Ok(found);
                 }
-                if matches!(current.status, InstanceStatus::Failed | InstanceStatus::Disconnected | InstanceStatus::LoggedOut)
-                    && !current.wanted
+                if matches!(
+                    current.status,
+                    InstanceStatus::Failed | InstanceStatus::Disconnected | InstanceStatus::LoggedOut
+                ) && !current.wanted
                 {
                     let cause = current.cause.map_or("The instance is not connected.", Cause::sentence);
                     return Err(Fault::new(FaultCode::InstanceNotConnected).with_detail(cause));
@@ -239,7 +247,8 @@ impl Actor {
                     return Err(FaultCode::InstanceNotPaired.into());
                 }
                 let Some(link) = self.link.clone().filter(|_| self.connected) else {
-                    return Err(Fault::new(FaultCode::InstanceNotConnected).with_detail("Connect first: WhatsApp must confirm the logout."));
+                    return Err(Fault::new(FaultCode::InstanceNotConnected)
+                        .with_detail("Connect first: WhatsApp must confirm the logout."));
                 };
                 if let Err(error) = link.logout(wait).await {
                     tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "logout was not confirmed");
@@ -348,7 +357,13 @@ impl Actor {
         let _ = self.recorder.send((self.epoch, Record::Event(event)));
     }
 
-    async fn identity(&self, jid: Option<String>, phone: Option<String>, lid: Option<String>, push_name: Option<String>) {
+    async fn identity(
+        &self,
+        jid: Option<String>,
+        phone: Option<String>,
+        lid: Option<String>,
+        push_name: Option<String>,
+    ) {
         if let Err(error) = self.gateway.store().set_identity(self.pk, self.epoch, phone, lid, jid, push_name).await {
             tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "identity was not stored");
         }
@@ -385,7 +400,9 @@ impl Actor {
                 // earlier writes of the abandoned session must not land after this
                 match self.gateway.store().take_ownership(self.pk).await {
                     Ok(epoch) => self.epoch = epoch,
-                    Err(error) => tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch"),
+                    Err(error) => {
+                        tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch")
+                    }
                 }
             }
             Action::ForgetDevice => {
@@ -457,10 +474,13 @@ impl Actor {
         self.published = Some((state.status, state.cause));
         let had_event = event.is_some();
         tracing::info!(instance = %self.id, status = %state.status, cause = state.cause.map(Cause::as_str), "instance status");
-        match self.gateway.store().set_status(self.pk, self.epoch, state.status, state.cause, state.since, event).await {
+        match self.gateway.store().set_status(self.pk, self.epoch, state.status, state.cause, state.since, event).await
+        {
             Ok(()) if had_event => self.gateway.inner.fanout.dirty(self.pk),
             Ok(()) => {}
-            Err(error) => tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "status was not stored"),
+            Err(error) => {
+                tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "status was not stored")
+            }
         }
     }
 

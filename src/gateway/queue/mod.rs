@@ -8,9 +8,9 @@ use crate::worker::LaneKey;
 use crate::{Gateway, GatewayConfig, RedisHealth};
 use async_trait::async_trait;
 use element::Resolved;
-pub use redis::QueueKeys;
 use kero_domain::{JobState, Timestamp};
 use kero_store::Job;
+pub use redis::QueueKeys;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,7 +27,10 @@ const RECONCILE_LIMIT: u64 = 100_000;
 
 /// What the queue gives to the workers.
 pub(crate) enum Taken {
-    Wake { instance_pk: i64, key: LaneKey },
+    Wake {
+        instance_pk: i64,
+        key: LaneKey,
+    },
     /// The bytes of an element of `kero_message_queue`, now in `kero_processing`.
     Element(Vec<u8>),
 }
@@ -142,7 +145,10 @@ fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
                     }
                 }
                 Resolved::Unknown => {
-                    tracing::warn!(bytes = bytes.len(), "an element of the message queue is no job; it goes to the dead letters");
+                    tracing::warn!(
+                        bytes = bytes.len(),
+                        "an element of the message queue is no job; it goes to the dead letters"
+                    );
                     queue.reject(bytes);
                 }
             },
@@ -188,7 +194,9 @@ async fn repair(gateway: &Gateway) {
                 }
             }
         }
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows")
+        }
     }
 }
 

@@ -69,13 +69,15 @@ pub(super) struct Redis {
 impl Redis {
     pub(super) fn new(url: &SecretString, keys: &QueueKeys) -> Result<Self, String> {
         // the error's text may repeat the URL with its password
-        let client = Client::open(url.expose_secret()).map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
+        let client = Client::open(url.expose_secret())
+            .map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(2)))
             .set_response_timeout(Some(Duration::from_secs(2)))
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_millis(500));
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| format!("{:?}", error.kind()))?;
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)
+            .map_err(|error| format!("{:?}", error.kind()))?;
         let (writes, inbox) = mpsc::unbounded_channel();
         tokio::spawn(write_loop(manager.clone(), keys.clone(), inbox));
         Ok(Self {
@@ -160,7 +162,13 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                     pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore()
                 }
                 Write::Undead(instance, correlation) => {
-                    if let Ok(letters) = redis::cmd("LRANGE").arg(&keys.dead_letters).arg(0).arg(-1).query_async::<Vec<Vec<u8>>>(&mut manager).await {
+                    if let Ok(letters) = redis::cmd("LRANGE")
+                        .arg(&keys.dead_letters)
+                        .arg(0)
+                        .arg(-1)
+                        .query_async::<Vec<Vec<u8>>>(&mut manager)
+                        .await
+                    {
                         for letter in letters {
                             if element::name(&letter).is_some_and(|(i, c)| i == instance && c == correlation) {
                                 pipe.cmd("LREM").arg(&keys.dead_letters).arg(0).arg(letter).ignore();
@@ -247,7 +255,8 @@ impl Queue for Redis {
     }
 
     async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64> {
-        let present = |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
+        let present =
+            |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
         let mut known = present(self.list(&self.keys.message_queue).await.ok()?);
         known.extend(present(self.list(&self.keys.processing).await.ok()?));
         let dead = present(self.list(&self.keys.dead_letters).await.ok()?);

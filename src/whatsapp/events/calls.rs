@@ -42,7 +42,13 @@ pub(super) fn read(event: &Event, known: &Known) -> Option<NewEvent> {
                 // negotiation between the devices
                 _ => return None,
             };
-            Call { from: call.action.call_creator(), id: call.action.call_id(), at: millis(&call.timestamp), status, extra }
+            Call {
+                from: call.action.call_creator(),
+                id: call.action.call_id(),
+                at: millis(&call.timestamp),
+                status,
+                extra,
+            }
         }
         Event::MissedCall(call) => {
             let mut extra = Data::default();
@@ -50,7 +56,8 @@ pub(super) fn read(event: &Event, known: &Known) -> Option<NewEvent> {
             Call { from: &call.from, id: &call.call_id, at: millis(&call.timestamp), status: "missed", extra }
         }
         Event::CallEndedElsewhere(call) => {
-            let status = if call.outcome == ElsewhereOutcome::Accepted { "accepted_elsewhere" } else { "rejected_elsewhere" };
+            let status =
+                if call.outcome == ElsewhereOutcome::Accepted { "accepted_elsewhere" } else { "rejected_elsewhere" };
             Call { from: &call.from, id: &call.call_id, at: millis(&call.timestamp), status, extra: Data::default() }
         }
         _ => return None,

@@ -75,7 +75,11 @@ pub(super) fn read(event: &Event, known: &Known) -> Option<NewEvent> {
                 .messages
                 .iter()
                 .map(|message| {
-                    let reactions: Vec<Value> = message.reactions.iter().map(|it| serde_json::json!({"emoji": it.code, "count": it.count})).collect();
+                    let reactions: Vec<Value> = message
+                        .reactions
+                        .iter()
+                        .map(|it| serde_json::json!({"emoji": it.code, "count": it.count}))
+                        .collect();
                     serde_json::json!({"server_id": message.server_id, "reactions": reactions})
                 })
                 .collect();

@@ -28,25 +28,50 @@ use whatsapp_rust::Client;
 #[derive(Debug, Clone)]
 pub enum LinkEvent {
     /// A code to show; the next one replaces it.
-    PairingQr { code: String, expires_in: Duration },
+    PairingQr {
+        code: String,
+        expires_in: Duration,
+    },
     /// To be entered on the phone.
-    PairingCode { code: String, expires_in: Duration },
+    PairingCode {
+        code: String,
+        expires_in: Duration,
+    },
     /// The last QR code expired; `Closed(PairingTimeout)` follows.
     PairingExhausted,
     /// `Closed(PairingFailed)` follows.
-    PairingFailed { reason: String },
+    PairingFailed {
+        reason: String,
+    },
     /// The phone accepted the QR code.
     Scanned,
     /// Linked; WhatsApp now ends the stream, and the link dials again by itself.
-    Paired { jid: String, phone: Option<String>, lid: Option<String>, push_name: Option<String> },
+    Paired {
+        jid: String,
+        phone: Option<String>,
+        lid: Option<String>,
+        push_name: Option<String>,
+    },
     /// Logged in, offline messages taken, able to send.
-    Connected { jid: String, phone: Option<String>, lid: Option<String>, push_name: Option<String> },
+    Connected {
+        jid: String,
+        phone: Option<String>,
+        lid: Option<String>,
+        push_name: Option<String>,
+    },
     /// The connection ended, or none came about; the link is over, and another one may be started. Always the last event.
-    Disconnected { detail: String },
+    Disconnected {
+        detail: String,
+    },
     /// The connection ended for a reason that another attempt meets again. Always the last event.
     Closed(Cause),
     /// The server's answer to a send, by message id alone.
-    Ack { message_id: String, chat: String, error: Option<u32>, at: Timestamp },
+    Ack {
+        message_id: String,
+        chat: String,
+        error: Option<u32>,
+        at: Timestamp,
+    },
     Receipt(ReceiptIn),
     /// An event that passes no durability hook: it is committed on arrival, best effort.
     Event(NewEvent),
@@ -96,7 +121,9 @@ impl Teller {
 
     async fn tell(&self, raw: &Raw) {
         match raw {
-            Raw::Qr { code, expires_in } => self.send(LinkEvent::PairingQr { code: code.clone(), expires_in: *expires_in }),
+            Raw::Qr { code, expires_in } => {
+                self.send(LinkEvent::PairingQr { code: code.clone(), expires_in: *expires_in })
+            }
             Raw::Failed(reason) => self.send(LinkEvent::PairingFailed { reason: reason.clone() }),
             Raw::Event(event) => self.tell_event(event).await,
         }
@@ -104,7 +131,9 @@ impl Teller {
 
     async fn tell_event(&self, event: &Event) {
         match event {
-            Event::PairingCode(code) => self.send(LinkEvent::PairingCode { code: code.code.clone(), expires_in: code.timeout }),
+            Event::PairingCode(code) => {
+                self.send(LinkEvent::PairingCode { code: code.code.clone(), expires_in: code.timeout })
+            }
             Event::PairingQrCodesExhausted(_) => self.send(LinkEvent::PairingExhausted),
             Event::PairSuccess(pair) => {
                 self.send(LinkEvent::Scanned);

@@ -41,7 +41,9 @@ pub(super) async fn read(receipt: &Receipt, client: &Client, converter: &Convert
 fn word(kind: &ReceiptType) -> Option<String> {
     Some(match kind {
         ReceiptType::Delivered | ReceiptType::Inactive => "delivered".to_owned(),
-        ReceiptType::Retry | ReceiptType::EncRekeyRetry | ReceiptType::PeerMsg | ReceiptType::HistorySync => return None,
+        ReceiptType::Retry | ReceiptType::EncRekeyRetry | ReceiptType::PeerMsg | ReceiptType::HistorySync => {
+            return None;
+        }
         other => other.as_wire_str().to_owned(),
     })
 }
@@ -49,7 +51,10 @@ fn word(kind: &ReceiptType) -> Option<String> {
 /// The event of a receipt.
 pub fn receipt_event(receipt: &ReceiptIn) -> NewEvent {
     let phone = receipt.from.phone.as_ref().map(|phone| format!("{phone}@s.whatsapp.net"));
-    let from = phone.or_else(|| receipt.from.lid.clone()).or_else(|| receipt.from.jid.clone()).unwrap_or_else(|| receipt.chat.clone());
+    let from = phone
+        .or_else(|| receipt.from.lid.clone())
+        .or_else(|| receipt.from.jid.clone())
+        .unwrap_or_else(|| receipt.chat.clone());
     let mut data = Data::default();
     data.put("message_id", receipt.ids.first().map_or("", String::as_str));
     data.put("ids", receipt.ids.clone());
@@ -73,7 +78,11 @@ mod tests {
         let event = receipt_event(&ReceiptIn {
             ids: vec!["3EB0A".into(), "3EB0B".into()],
             chat: "491701234567@s.whatsapp.net".into(),
-            from: Identity { phone: Some("491701234567".into()), lid: Some("1000@lid".into()), jid: Some("1000:2@lid".into()) },
+            from: Identity {
+                phone: Some("491701234567".into()),
+                lid: Some("1000@lid".into()),
+                jid: Some("1000:2@lid".into()),
+            },
             kind: "read".into(),
             at: Timestamp::from_secs(1_735_000_000),
         });

@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use wacore::types::events::{ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, LoggedOut};
 
 pub(crate) enum Raw {
-    Qr { code: String, expires_in: Duration },
+    Qr {
+        code: String,
+        expires_in: Duration,
+    },
     /// Pairing failed, in words.
     Failed(String),
     Event(Arc<Event>),
@@ -26,7 +29,11 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new(state: Arc<State>, pair: Option<PairBy>, skip_history: bool) -> (Self, mpsc::UnboundedReceiver<Raw>) {
+    pub(crate) fn new(
+        state: Arc<State>,
+        pair: Option<PairBy>,
+        skip_history: bool,
+    ) -> (Self, mpsc::UnboundedReceiver<Raw>) {
         let (out, raw) = mpsc::unbounded_channel();
         (Self { state, out, by_code: matches!(pair, Some(PairBy::Code { .. })), skip_history }, raw)
     }
@@ -73,7 +80,10 @@ impl Sink {
                 return false;
             }
             Event::PairPasskeyRequest(_) | Event::PairPasskeyError(_) => {
-                self.pairing_failed("WhatsApp asks for a passkey, which only a browser can give; use the other way of pairing".to_owned());
+                self.pairing_failed(
+                    "WhatsApp asks for a passkey, which only a browser can give; use the other way of pairing"
+                        .to_owned(),
+                );
                 return false;
             }
             Event::LoggedOut(out) => {

@@ -8,7 +8,8 @@ use wacore::chrono::{DateTime, Utc};
 use wacore::stanza::groups::GroupNotificationAction;
 use wacore::types::call::{CallAction, IncomingCall, MissedCall, MissedReason};
 use wacore::types::events::{
-    ChatPresenceUpdate, ContactNumberChanged, Event, GroupUpdate, IdentityChange, OfflineSyncCompleted, PinUpdate, PresenceUpdate, PushNameUpdate,
+    ChatPresenceUpdate, ContactNumberChanged, Event, GroupUpdate, IdentityChange, OfflineSyncCompleted, PinUpdate,
+    PresenceUpdate, PushNameUpdate,
 };
 use wacore::types::message::MessageSource;
 use wacore::types::presence::{ChatPresence, ChatPresenceMedia};
@@ -54,17 +55,27 @@ fn read(event: &Event) -> NewEvent {
 #[test]
 fn typing_and_recording_are_kero_keros_presence() {
     let source = MessageSource { chat: jid(LID), sender: jid(LID), ..Default::default() };
-    let update = ChatPresenceUpdate::builder().source(source).state(ChatPresence::Composing).media(ChatPresenceMedia::Audio).build();
+    let update = ChatPresenceUpdate::builder()
+        .source(source)
+        .state(ChatPresence::Composing)
+        .media(ChatPresenceMedia::Audio)
+        .build();
     let event = read(&Event::ChatPresence(update));
     assert_eq!((event.kind, event.order_key.as_str()), (EventKind::Presence, PHONE));
-    assert_eq!(event.data, json!({"from": PHONE, "state": "composing", "media": "audio", "chat": PHONE, "sender": person(LID)}));
+    assert_eq!(
+        event.data,
+        json!({"from": PHONE, "state": "composing", "media": "audio", "chat": PHONE, "sender": person(LID)})
+    );
 }
 
 #[test]
 fn online_and_last_seen() {
     let update = PresenceUpdate::builder().from(jid(PHONE)).unavailable(true).last_seen(at()).build();
     let data = read(&Event::Presence(update)).data;
-    assert_eq!(data, json!({"from": PHONE, "state": "unavailable", "media": "", "chat": PHONE, "sender": person(PHONE), "last_seen": AT}));
+    assert_eq!(
+        data,
+        json!({"from": PHONE, "state": "unavailable", "media": "", "chat": PHONE, "sender": person(PHONE), "last_seen": AT})
+    );
 }
 
 #[test]
@@ -80,7 +91,13 @@ fn a_call_rings_and_is_missed() {
         audio: vec![],
         group_jid: None,
     };
-    let call = IncomingCall::builder().from(jid(LID)).stanza_id("S".into()).timestamp(at()).offline(false).action(offer).build();
+    let call = IncomingCall::builder()
+        .from(jid(LID))
+        .stanza_id("S".into())
+        .timestamp(at())
+        .offline(false)
+        .action(offer)
+        .build();
     let event = read(&Event::IncomingCall(call));
     let expected = json!({"from": PHONE, "timestamp": AT, "status": "incoming", "call_id": "CALL", "sender": person(LID), "is_video": true});
     assert_eq!(event.data, expected);
@@ -108,15 +125,28 @@ fn a_group_change_names_actor_and_change() {
 
 #[test]
 fn contacts_change_names_numbers_and_keys() {
-    let name = PushNameUpdate::builder().jid(jid(PHONE)).message(Box::default()).old_push_name("A".into()).new_push_name("B".into()).build();
+    let name = PushNameUpdate::builder()
+        .jid(jid(PHONE))
+        .message(Box::default())
+        .old_push_name("A".into())
+        .new_push_name("B".into())
+        .build();
     let data = read(&Event::PushNameUpdate(name)).data;
-    assert_eq!((&data["contact"], &data["change"], &data["push_name"], &data["old_push_name"]), (&json!(PHONE), &json!("push_name"), &json!("B"), &json!("A")));
+    assert_eq!(
+        (&data["contact"], &data["change"], &data["push_name"], &data["old_push_name"]),
+        (&json!(PHONE), &json!("push_name"), &json!("B"), &json!("A"))
+    );
 
-    let number = ContactNumberChanged::builder().old_jid(jid("1555@s.whatsapp.net")).new_jid(jid(PHONE)).timestamp(at()).build();
+    let number =
+        ContactNumberChanged::builder().old_jid(jid("1555@s.whatsapp.net")).new_jid(jid(PHONE)).timestamp(at()).build();
     let data = read(&Event::ContactNumberChanged(number)).data;
-    assert_eq!((&data["change"], &data["old"], &data["new"]), (&json!("number"), &json!("1555@s.whatsapp.net"), &json!(PHONE)));
+    assert_eq!(
+        (&data["change"], &data["old"], &data["new"]),
+        (&json!("number"), &json!("1555@s.whatsapp.net"), &json!(PHONE))
+    );
 
-    let code = IdentityChange::builder().user(jid("1777@s.whatsapp.net")).lid_user(jid("7@lid")).implicit(false).build();
+    let code =
+        IdentityChange::builder().user(jid("1777@s.whatsapp.net")).lid_user(jid("7@lid")).implicit(false).build();
     let data = read(&Event::IdentityChange(code)).data;
     assert_eq!(data["identity"], json!({"phone": "1777", "lid": "7@lid", "jid": "1777@s.whatsapp.net"}));
 }
@@ -126,9 +156,15 @@ fn chats_and_progress_have_their_words() {
     let action = wa::sync_action_value::PinAction { pinned: Some(true) };
     let pin = PinUpdate::builder().jid(jid(LID)).timestamp(at()).action(Box::new(action)).from_full_sync(false).build();
     let event = read(&Event::PinUpdate(pin));
-    assert_eq!((event.kind, event.data), (EventKind::Chat, json!({"chat": PHONE, "timestamp": AT, "change": "pin", "pinned": true})));
+    assert_eq!(
+        (event.kind, event.data),
+        (EventKind::Chat, json!({"chat": PHONE, "timestamp": AT, "change": "pin", "pinned": true}))
+    );
 
     let done = OfflineSyncCompleted::builder().count(7).build();
     let event = read(&Event::OfflineSyncCompleted(done));
-    assert_eq!((event.order_key.as_str(), event.data), ("", json!({"percentage": 100, "sync_type": "offline", "count": 7})));
+    assert_eq!(
+        (event.order_key.as_str(), event.data),
+        ("", json!({"percentage": 100, "sync_type": "offline", "count": 7}))
+    );
 }

@@ -52,7 +52,10 @@ pub(super) fn put(data: &mut Data, context: Option<&wa::ContextInfo>, known: &Kn
     if let Some(id) = context.stanza_id.as_deref().filter(|id| !id.is_empty()) {
         let mut quoted = Data::default();
         quoted.put("message_id", id);
-        quoted.put_some("sender", context.participant.as_deref().filter(|it| !it.is_empty()).map(|it| known.canonical_text(it)));
+        quoted.put_some(
+            "sender",
+            context.participant.as_deref().filter(|it| !it.is_empty()).map(|it| known.canonical_text(it)),
+        );
         quoted.put_some("text", context.quoted_message.as_option().and_then(quoted_text));
         data.put("quoted", quoted);
     }

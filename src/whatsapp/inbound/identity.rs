@@ -79,7 +79,13 @@ impl<'a> Head<'a> {
     }
 
     /// `data` of `message`: Kero-Kero's keys in their order, then ours.
-    pub(super) fn message(&self, info: &MessageInfo, body: Body, context: Option<&wa::ContextInfo>, view_once: bool) -> Data {
+    pub(super) fn message(
+        &self,
+        info: &MessageInfo,
+        body: Body,
+        context: Option<&wa::ContextInfo>,
+        view_once: bool,
+    ) -> Data {
         let source = &info.source;
         let mut data = Data::default();
         data.put("message_id", info.id.as_str());
@@ -117,7 +123,11 @@ impl<'a> Head<'a> {
 
     fn sender_name(&self) -> Option<&str> {
         let name = self.info.push_name.as_str();
-        if name.is_empty() || name == "-" { self.info.verified_name.as_ref().and_then(|it| it.name.as_deref()) } else { Some(name) }
+        if name.is_empty() || name == "-" {
+            self.info.verified_name.as_ref().and_then(|it| it.name.as_deref())
+        } else {
+            Some(name)
+        }
     }
 }
 

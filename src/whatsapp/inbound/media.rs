@@ -36,13 +36,20 @@ pub(super) fn read(message: &wa::Message) -> Option<Body> {
     if let Some(it) = message.audio_message.as_option() {
         let mut media = handle!("audio", it).data();
         media.put_some("seconds", it.seconds);
-        return Some(Body { voice_note: it.ptt == Some(true), ..body("audio", it.mimetype.clone(), it.file_length, media) });
+        return Some(Body {
+            voice_note: it.ptt == Some(true),
+            ..body("audio", it.mimetype.clone(), it.file_length, media)
+        });
     }
     if let Some(it) = message.document_message.as_option() {
         let mut media = handle!("document", it).data();
         media.put_some("page_count", it.page_count);
         let file_name = it.file_name.clone().or_else(|| it.title.clone());
-        return Some(Body { caption: it.caption.clone(), file_name, ..body("document", it.mimetype.clone(), it.file_length, media) });
+        return Some(Body {
+            caption: it.caption.clone(),
+            file_name,
+            ..body("document", it.mimetype.clone(), it.file_length, media)
+        });
     }
     if let Some(it) = message.sticker_message.as_option() {
         let mut media = handle!("sticker", it).data();

@@ -112,7 +112,12 @@ pub(crate) fn undecryptable(event: &wacore::types::events::UndecryptableMessage,
         data.put("hidden", true);
     }
     let mut new = NewEvent::new(EventKind::Undecryptable, head.chat.clone(), head.at, data.into_value());
-    new.dedupe_key = Some(format!("u|{}|{}|{}", crate::people::bare(&info.source.chat), crate::people::bare(&info.source.sender), info.id));
+    new.dedupe_key = Some(format!(
+        "u|{}|{}|{}",
+        crate::people::bare(&info.source.chat),
+        crate::people::bare(&info.source.sender),
+        info.id
+    ));
     new.message_id = Some(info.id.clone());
     new
 }

@@ -7,7 +7,8 @@ use waproto::whatsapp as wa;
 pub(super) fn contacts(message: &wa::Message) -> Option<Body> {
     let single = message.contact_message.as_option();
     let several = message.contacts_array_message.as_option();
-    let cards: Vec<Value> = single.into_iter().chain(several.into_iter().flat_map(|it| it.contacts.iter())).map(card).collect();
+    let cards: Vec<Value> =
+        single.into_iter().chain(several.into_iter().flat_map(|it| it.contacts.iter())).map(card).collect();
     if single.is_none() && several.is_none() {
         return None;
     }

@@ -31,15 +31,32 @@ pub(super) fn read(message: &wa::Message) -> Option<Body> {
         };
         let mut extra = Data::default();
         extra.put_text("url", it.url.as_deref());
-        return Some(Body { message_type: "location", caption: it.comment.clone(), place: Some(place), extra, ..Body::default() });
+        return Some(Body {
+            message_type: "location",
+            caption: it.comment.clone(),
+            place: Some(place),
+            extra,
+            ..Body::default()
+        });
     }
     if let Some(it) = message.live_location_message.as_option() {
-        let place = Place { latitude: it.degrees_latitude.unwrap_or_default(), longitude: it.degrees_longitude.unwrap_or_default(), name: None, address: None };
+        let place = Place {
+            latitude: it.degrees_latitude.unwrap_or_default(),
+            longitude: it.degrees_longitude.unwrap_or_default(),
+            name: None,
+            address: None,
+        };
         let mut extra = Data::default();
         extra.put("live", true);
         extra.put_some("accuracy_meters", it.accuracy_in_meters);
         extra.put_some("sequence_number", it.sequence_number);
-        return Some(Body { message_type: "location", caption: it.caption.clone(), place: Some(place), extra, ..Body::default() });
+        return Some(Body {
+            message_type: "location",
+            caption: it.caption.clone(),
+            place: Some(place),
+            extra,
+            ..Body::default()
+        });
     }
     None
 }

@@ -35,6 +35,9 @@ pub(super) fn vote(update: &wa::message::PollUpdateMessage, selected: Option<&[V
     let target = update.poll_creation_message_key.as_option();
     let mut data = head.about(target);
     data.put_some("target_sender", target.and_then(|key| head.target_sender(key)));
-    data.put_some("selected_option_hashes", selected.map(|hashes| hashes.iter().map(|hash| hex(hash)).collect::<Vec<_>>()));
+    data.put_some(
+        "selected_option_hashes",
+        selected.map(|hashes| hashes.iter().map(|hash| hex(hash)).collect::<Vec<_>>()),
+    );
     data
 }

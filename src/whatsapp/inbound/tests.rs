@@ -13,7 +13,12 @@ const AT: i64 = 1_735_000_000;
 fn info(chat: &str, sender: &str) -> MessageInfo {
     let chat: wacore_binary::Jid = chat.parse().unwrap();
     MessageInfo {
-        source: MessageSource { is_group: chat.to_string().ends_with("@g.us"), chat, sender: sender.parse().unwrap(), ..Default::default() },
+        source: MessageSource {
+            is_group: chat.to_string().ends_with("@g.us"),
+            chat,
+            sender: sender.parse().unwrap(),
+            ..Default::default()
+        },
         id: "3EB0AABB".into(),
         push_name: "Ada".into(),
         timestamp: wacore::chrono::DateTime::from_timestamp(AT, 0).unwrap(),
@@ -111,13 +116,22 @@ fn own_messages_from_other_devices_go_to_the_peer() {
     info.source.recipient_alt = Some("100000011111111@lid".parse().unwrap());
     let inner = text("from my phone");
     let message = wa::Message {
-        device_sent_message: MessageField::some(wa::message::DeviceSentMessage { message: MessageField::some(inner), ..Default::default() }),
+        device_sent_message: MessageField::some(wa::message::DeviceSentMessage {
+            message: MessageField::some(inner),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let data = event(&message, &info).data;
     assert_eq!((&data["is_from_me"], &data["text"]), (&json!(true), &json!("from my phone")));
-    assert_eq!((&data["from"], &data["to"]), (&json!("15550000001@s.whatsapp.net"), &json!("491701234567@s.whatsapp.net")));
-    assert_eq!(data["chat_identity"], json!({"phone": "491701234567", "lid": "100000011111111@lid", "jid": "491701234567@s.whatsapp.net"}));
+    assert_eq!(
+        (&data["from"], &data["to"]),
+        (&json!("15550000001@s.whatsapp.net"), &json!("491701234567@s.whatsapp.net"))
+    );
+    assert_eq!(
+        data["chat_identity"],
+        json!({"phone": "491701234567", "lid": "100000011111111@lid", "jid": "491701234567@s.whatsapp.net"})
+    );
 }
 
 #[test]
@@ -181,20 +195,39 @@ fn an_image_has_a_handle_and_no_placeholder_text() {
 
 #[test]
 fn voice_notes_documents_videos_and_stickers_are_told_apart() {
-    let audio = wa::message::AudioMessage { mimetype: Some("audio/ogg; codecs=opus".into()), ptt: Some(true), seconds: Some(3), ..Default::default() };
+    let audio = wa::message::AudioMessage {
+        mimetype: Some("audio/ogg; codecs=opus".into()),
+        ptt: Some(true),
+        seconds: Some(3),
+        ..Default::default()
+    };
     let data = event(&wa::Message { audio_message: MessageField::some(audio), ..Default::default() }, &private()).data;
-    assert_eq!((&data["message_type"], &data["voice_note"], &data["media"]["seconds"]), (&json!("audio"), &json!(true), &json!(3)));
+    assert_eq!(
+        (&data["message_type"], &data["voice_note"], &data["media"]["seconds"]),
+        (&json!("audio"), &json!(true), &json!(3))
+    );
     assert!(data.get("text").is_none());
 
-    let document = wa::message::DocumentMessage { file_name: Some("a.pdf".into()), caption: Some("c".into()), page_count: Some(2), ..Default::default() };
+    let document = wa::message::DocumentMessage {
+        file_name: Some("a.pdf".into()),
+        caption: Some("c".into()),
+        page_count: Some(2),
+        ..Default::default()
+    };
     let wrapped = wa::Message {
         document_with_caption_message: MessageField::some(wa::message::FutureProofMessage {
-            message: MessageField::some(wa::Message { document_message: MessageField::some(document), ..Default::default() }),
+            message: MessageField::some(wa::Message {
+                document_message: MessageField::some(document),
+                ..Default::default()
+            }),
         }),
         ..Default::default()
     };
     let data = event(&wrapped, &private()).data;
-    assert_eq!((&data["message_type"], &data["file_name"], &data["caption"]), (&json!("document"), &json!("a.pdf"), &json!("c")));
+    assert_eq!(
+        (&data["message_type"], &data["file_name"], &data["caption"]),
+        (&json!("document"), &json!("a.pdf"), &json!("c"))
+    );
 
     let video = wa::message::VideoMessage { gif_playback: Some(true), ..Default::default() };
     let data = event(&wa::Message { video_message: MessageField::some(video), ..Default::default() }, &private()).data;
@@ -205,7 +238,8 @@ fn voice_notes_documents_videos_and_stickers_are_told_apart() {
     assert_eq!((&data["message_type"], &data["video_note"]), (&json!("video"), &json!(true)));
 
     let sticker = wa::message::StickerMessage { is_animated: Some(true), ..Default::default() };
-    let data = event(&wa::Message { sticker_message: MessageField::some(sticker), ..Default::default() }, &private()).data;
+    let data =
+        event(&wa::Message { sticker_message: MessageField::some(sticker), ..Default::default() }, &private()).data;
     assert_eq!((&data["message_type"], &data["media"]["animated"]), (&json!("sticker"), &json!(true)));
 }
 
@@ -225,12 +259,19 @@ fn a_location_has_six_decimals_as_text() {
 
 #[test]
 fn contacts_and_polls_carry_their_content() {
-    let contact = wa::message::ContactMessage { display_name: Some("Bob".into()), vcard: Some("BEGIN:VCARD".into()), ..Default::default() };
+    let contact = wa::message::ContactMessage {
+        display_name: Some("Bob".into()),
+        vcard: Some("BEGIN:VCARD".into()),
+        ..Default::default()
+    };
     let message = wa::Message { contact_message: MessageField::some(contact), ..Default::default() };
     let tail = json!({"contacts": [{"display_name": "Bob", "vcard": "BEGIN:VCARD"}]});
     assert_eq!(event(&message, &private()).data, private_message("contact", json!({}), tail));
 
-    let option = |name: &str| wa::message::poll_creation_message::Option { option_name: Some(name.into()), ..Default::default() };
+    let option = |name: &str| wa::message::poll_creation_message::Option {
+        option_name: Some(name.into()),
+        ..Default::default()
+    };
     let poll = wa::message::PollCreationMessage {
         name: Some("Lunch?".into()),
         options: vec![option("yes"), option("no")],
@@ -245,11 +286,20 @@ fn contacts_and_polls_carry_their_content() {
 #[test]
 fn an_unknown_kind_is_named_and_never_dropped() {
     let message = wa::Message {
-        event_message: MessageField::some(wa::message::EventMessage { name: Some("Party".into()), ..Default::default() }),
-        message_context_info: MessageField::some(wa::MessageContextInfo { message_secret: Some(vec![1; 32]), ..Default::default() }),
+        event_message: MessageField::some(wa::message::EventMessage {
+            name: Some("Party".into()),
+            ..Default::default()
+        }),
+        message_context_info: MessageField::some(wa::MessageContextInfo {
+            message_secret: Some(vec![1; 32]),
+            ..Default::default()
+        }),
         ..Default::default()
     };
-    assert_eq!(event(&message, &private()).data, private_message("unknown", json!({}), json!({"kind": "eventMessage"})));
+    assert_eq!(
+        event(&message, &private()).data,
+        private_message("unknown", json!({}), json!({"kind": "eventMessage"}))
+    );
 }
 
 /// The head of events about another message, in the private chat.
@@ -274,7 +324,10 @@ fn an_edit_has_the_target_and_the_new_text() {
     };
     let message = wa::Message {
         edited_message: MessageField::some(wa::message::FutureProofMessage {
-            message: MessageField::some(wa::Message { protocol_message: MessageField::some(protocol), ..Default::default() }),
+            message: MessageField::some(wa::Message {
+                protocol_message: MessageField::some(protocol),
+                ..Default::default()
+            }),
         }),
         ..Default::default()
     };
@@ -297,7 +350,8 @@ fn revokes_say_by_whom() {
 
     let mut info = info("120363000000000001@g.us", "100000011111111@lid");
     info.edit = EditAttribute::AdminRevoke;
-    let admin = wa::Message { protocol_message: MessageField::some(protocol(false, Some("999@lid"))), ..Default::default() };
+    let admin =
+        wa::Message { protocol_message: MessageField::some(protocol(false, Some("999@lid"))), ..Default::default() };
     let data = convert(&admin, &info, &people(&info), &Extras::default()).unwrap().data;
     assert_eq!((&data["by_admin"], &data["target_sender"]), (&json!(true), &json!("999@lid")));
 }
@@ -305,18 +359,26 @@ fn revokes_say_by_whom() {
 #[test]
 fn reactions_come_and_go() {
     let reaction = |emoji: &str| wa::Message {
-        reaction_message: MessageField::some(wa::message::ReactionMessage { key: key("TARGET", true, None), text: Some(emoji.into()), ..Default::default() }),
+        reaction_message: MessageField::some(wa::message::ReactionMessage {
+            key: key("TARGET", true, None),
+            text: Some(emoji.into()),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let given = event(&reaction("👍"), &private());
     assert_eq!(given.kind, EventKind::Reaction);
-    assert_eq!(given.data, about(json!({"target_sender": "491701234567@s.whatsapp.net", "emoji": "👍", "removed": false})));
+    assert_eq!(
+        given.data,
+        about(json!({"target_sender": "491701234567@s.whatsapp.net", "emoji": "👍", "removed": false}))
+    );
     assert_eq!(event(&reaction(""), &private()).data["removed"], json!(true));
 }
 
 #[test]
 fn a_vote_names_options_by_their_hashes() {
-    let update = wa::message::PollUpdateMessage { poll_creation_message_key: key("TARGET", false, None), ..Default::default() };
+    let update =
+        wa::message::PollUpdateMessage { poll_creation_message_key: key("TARGET", false, None), ..Default::default() };
     let message = wa::Message { poll_update_message: MessageField::some(update), ..Default::default() };
     let info = private();
     let extras = Extras { poll_vote: Some(vec![vec![0xaa, 0xbb]]) };
@@ -330,7 +392,11 @@ fn a_vote_names_options_by_their_hashes() {
 #[test]
 fn the_librarys_housekeeping_is_no_event() {
     let info = private();
-    for kind in [Type::APP_STATE_SYNC_KEY_SHARE, Type::HISTORY_SYNC_NOTIFICATION, Type::PEER_DATA_OPERATION_REQUEST_RESPONSE_MESSAGE] {
+    for kind in [
+        Type::APP_STATE_SYNC_KEY_SHARE,
+        Type::HISTORY_SYNC_NOTIFICATION,
+        Type::PEER_DATA_OPERATION_REQUEST_RESPONSE_MESSAGE,
+    ] {
         let protocol = wa::message::ProtocolMessage { r#type: Some(kind), ..Default::default() };
         let message = wa::Message { protocol_message: MessageField::some(protocol), ..Default::default() };
         assert!(convert(&message, &info, &Known::default(), &Extras::default()).is_none());
@@ -340,7 +406,11 @@ fn the_librarys_housekeeping_is_no_event() {
         ..Default::default()
     };
     assert!(convert(&distribution, &info, &Known::default(), &Extras::default()).is_none());
-    let timer = wa::message::ProtocolMessage { r#type: Some(Type::EPHEMERAL_SETTING), ephemeral_expiration: Some(86_400), ..Default::default() };
+    let timer = wa::message::ProtocolMessage {
+        r#type: Some(Type::EPHEMERAL_SETTING),
+        ephemeral_expiration: Some(86_400),
+        ..Default::default()
+    };
     let message = wa::Message { protocol_message: MessageField::some(timer), ..Default::default() };
     let tail = json!({"kind": "protocolMessage", "protocol_type": "EPHEMERAL_SETTING", "ephemeral_expiration": 86_400});
     assert_eq!(event(&message, &info).data, private_message("unknown", json!({}), tail));
@@ -357,7 +427,9 @@ fn deep_nesting_ends() {
     let mut message = text("inside");
     for _ in 0..200 {
         message = wa::Message {
-            ephemeral_message: MessageField::some(wa::message::FutureProofMessage { message: MessageField::some(message) }),
+            ephemeral_message: MessageField::some(wa::message::FutureProofMessage {
+                message: MessageField::some(message),
+            }),
             ..Default::default()
         };
     }

@@ -12,7 +12,9 @@ async fn sends_acknowledged_and_receipted_and_asks_once_about_a_number() {
         .until("ack and receipt", |event| {
             match event {
                 LinkEvent::Ack { message_id, error: None, .. } if message_id == id.as_str() => acked = true,
-                LinkEvent::Receipt(receipt) if receipt.ids.iter().any(|it| it == id.as_str()) => received = Some(receipt),
+                LinkEvent::Receipt(receipt) if receipt.ids.iter().any(|it| it == id.as_str()) => {
+                    received = Some(receipt)
+                }
                 _ => {}
             }
             if acked { received.take() } else { None }
@@ -108,7 +110,11 @@ async fn groups_and_scripts_answer() {
     setup.simulator.add_person(Person { phone: PEER.into(), name: None, script: Script::Echo });
     let id = send(&running, &peer(), "marco").await;
     assert_eq!(running.ack(&id).await, None);
-    running.until("read", |event| matches!(&event, LinkEvent::Receipt(it) if it.kind == "read" && it.ids == [id.as_str()]).then_some(())).await;
+    running
+        .until("read", |event| {
+            matches!(&event, LinkEvent::Receipt(it) if it.kind == "read" && it.ids == [id.as_str()]).then_some(())
+        })
+        .await;
     setup.journal.wait(|event| event.data["text"].as_str().is_some_and(|text| text.contains("marco"))).await;
 
     let group = setup.simulator.create_group("Team", &[PEER, PHONE]).await.unwrap();

@@ -100,7 +100,11 @@ impl Running {
 
     /// The last event, and that it is the last.
     async fn end(&mut self) -> LinkEvent {
-        let end = self.until("end", |event| matches!(event, LinkEvent::Closed(_) | LinkEvent::Disconnected { .. }).then_some(event)).await;
+        let end = self
+            .until("end", |event| {
+                matches!(event, LinkEvent::Closed(_) | LinkEvent::Disconnected { .. }).then_some(event)
+            })
+            .await;
         assert!(self.events.recv().await.is_none(), "something follows the end");
         assert!(!self.link.is_connected());
         end
@@ -134,14 +138,17 @@ impl Setup {
 
     async fn start(&self, pair: Option<PairBy>) -> Running {
         let inbound: Arc<dyn Inbound> = Arc::clone(&self.journal) as _;
-        let (link, events) = Link::start(&self.config, self.store.clone(), self.instance_pk, self.epoch, pair, inbound).await.unwrap();
+        let (link, events) =
+            Link::start(&self.config, self.store.clone(), self.instance_pk, self.epoch, pair, inbound).await.unwrap();
         Running { link, events }
     }
 
     async fn paired() -> (Self, Running) {
         let setup = Self::new().await;
         let mut running = setup.start(Some(PairBy::Qr)).await;
-        let code = running.until("qr", |event| if let LinkEvent::PairingQr { code, .. } = event { Some(code) } else { None }).await;
+        let code = running
+            .until("qr", |event| if let LinkEvent::PairingQr { code, .. } = event { Some(code) } else { None })
+            .await;
         setup.simulator.scan_qr(&code, Some(PHONE)).await.unwrap();
         running.connected().await;
         (setup, running)

@@ -9,18 +9,24 @@ async fn pairs_by_qr_and_tells_who_it_is() {
     let mut running = setup.start(Some(PairBy::Qr)).await;
     assert!(!crate::is_paired(&setup.store, setup.instance_pk).await.unwrap());
     let (code, expires_in) = running
-        .until("qr", |event| if let LinkEvent::PairingQr { code, expires_in } = event { Some((code, expires_in)) } else { None })
+        .until("qr", |event| {
+            if let LinkEvent::PairingQr { code, expires_in } = event { Some((code, expires_in)) } else { None }
+        })
         .await;
     assert!(expires_in > Duration::from_secs(50));
     setup.simulator.scan_qr(&code, Some(PHONE)).await.unwrap();
     running.until("scanned", |event| matches!(event, LinkEvent::Scanned).then_some(())).await;
     let (jid, phone, lid) = running
-        .until("paired", |event| if let LinkEvent::Paired { jid, phone, lid, .. } = event { Some((jid, phone, lid)) } else { None })
+        .until("paired", |event| {
+            if let LinkEvent::Paired { jid, phone, lid, .. } = event { Some((jid, phone, lid)) } else { None }
+        })
         .await;
     assert!(jid.starts_with(&format!("{PHONE}:")), "{jid}");
     assert_eq!(phone.as_deref(), Some(PHONE));
     let later = running
-        .until("connected", |event| if let LinkEvent::Connected { jid, phone, lid, .. } = event { Some((jid, phone, lid)) } else { None })
+        .until("connected", |event| {
+            if let LinkEvent::Connected { jid, phone, lid, .. } = event { Some((jid, phone, lid)) } else { None }
+        })
         .await;
     assert_eq!(later, (jid, phone, lid));
     running.link.stop().await;
@@ -49,7 +55,10 @@ async fn a_logout_is_confirmed_by_whatsapp() {
     running.link.logout(SOON).await.unwrap();
     assert_eq!(setup.simulator.stats().devices, 0);
     while let Some(event) = running.events.recv().await {
-        assert!(!matches!(event, LinkEvent::Closed(_) | LinkEvent::Disconnected { .. }), "what was asked for is no news: {event:?}");
+        assert!(
+            !matches!(event, LinkEvent::Closed(_) | LinkEvent::Disconnected { .. }),
+            "what was asked for is no news: {event:?}"
+        );
     }
 }
 
@@ -65,7 +74,9 @@ async fn pairs_over_tls() {
     let mut setup = Setup::new().await;
     setup.config.url = Some(setup.simulator.wss_url());
     let mut running = setup.start(Some(PairBy::Qr)).await;
-    let code = running.until("qr", |event| if let LinkEvent::PairingQr { code, .. } = event { Some(code) } else { None }).await;
+    let code = running
+        .until("qr", |event| if let LinkEvent::PairingQr { code, .. } = event { Some(code) } else { None })
+        .await;
     setup.simulator.scan_qr(&code, Some(PHONE)).await.unwrap();
     running.connected().await;
 }

@@ -186,7 +186,10 @@ impl Kero {
         let started = Instant::now();
         let pid = child.id().expect("a process id").to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("kero ends after SIGTERM").expect("status");
+        let status = tokio::time::timeout(Duration::from_secs(30), child.wait())
+            .await
+            .expect("kero ends after SIGTERM")
+            .expect("status");
         (started.elapsed(), status.code())
     }
 
@@ -198,7 +201,10 @@ impl Kero {
 
     pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-api-key") || name.eq_ignore_ascii_case("authorization")) {
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("x-api-key") || name.eq_ignore_ascii_case("authorization"))
+        {
             request = request.header("x-api-key", KEY);
         }
         for (name, value) in headers {

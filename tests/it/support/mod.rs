@@ -32,7 +32,11 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: imp
     eventually_within(WAIT, what, check).await
 }
 
-pub async fn eventually_within<T, F: Future<Output = Option<T>>>(wait: Duration, what: &str, mut check: impl FnMut() -> F) -> T {
+pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    wait: Duration,
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
     let until = Instant::now() + wait;
     loop {
         if let Some(found) = check().await {

@@ -27,7 +27,17 @@ impl Redis {
     pub async fn launch(&mut self) {
         let server = std::env::var("KERO_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let child = Command::new(&server)
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ])
             .arg(self.data.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

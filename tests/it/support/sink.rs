@@ -53,7 +53,9 @@ impl Sink {
                         let sink = sink.clone();
                         async move { Ok::<_, Infallible>(sink.answer(request).await) }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -62,7 +64,11 @@ impl Sink {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let headers = request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned())).collect();
+        let headers = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+            .collect();
         let body = match request.into_body().collect().await {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
@@ -94,7 +100,11 @@ impl Sink {
 
     pub async fn wait_for(&self, what: &str, pick: impl Fn(&Value) -> bool) -> (Received, Value) {
         super::eventually(&format!("a webhook: {what}; so far {:#?}", self.kinds()), || async {
-            self.received().into_iter().map(|received| (received.json(), received)).find(|(json, _)| pick(json)).map(|(json, received)| (received, json))
+            self.received()
+                .into_iter()
+                .map(|received| (received.json(), received))
+                .find(|(json, _)| pick(json))
+                .map(|(json, received)| (received, json))
         })
         .await
     }
