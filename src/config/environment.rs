@@ -68,8 +68,8 @@ impl Provider for Environment {
 }
 
 /// The defaults as a tree: which keys exist and of which type they are.
-fn defaults() -> Result<Value, Error> {
-    Ok(Value::from(Figment::from(Toml::string(DEFAULTS)).extract::<Dict>()?))
+fn defaults() -> Result<Value, String> {
+    Figment::from(Toml::string(DEFAULTS)).extract::<Dict>().map(Value::from).map_err(|error| error.to_string())
 }
 
 /// No section in the name.
@@ -87,22 +87,20 @@ fn file_key(name: &str) -> Option<&str> {
     name.strip_suffix("_FILE").filter(|key| FROM_FILE.contains(&path_of(key).as_str()))
 }
 
-fn read_file(name: &str, path: &str) -> Result<String, Error> {
-    let text = std::fs::read_to_string(path).map_err(|why| Error::from(format!("{name}: {path}: {why}")))?;
+fn read_file(name: &str, path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|why| format!("{name}: {path}: {why}"))?;
     Ok(text.trim().to_owned())
 }
 
-fn typed(name: &str, text: &str, default: &Value) -> Result<Value, Error> {
+fn typed(name: &str, text: &str, default: &Value) -> Result<Value, String> {
     let text = text.trim();
     Ok(match default {
         Value::Bool(..) => match text {
             "true" | "1" => Value::from(true),
             "false" | "0" => Value::from(false),
-            _ => return Err(Error::from(format!("{name}: expected true or false"))),
+            _ => return Err(format!("{name}: expected true or false")),
         },
-        Value::Num(..) => {
-            Value::from(text.parse::<u64>().map_err(|_| Error::from(format!("{name}: expected a whole number")))?)
-        }
+        Value::Num(..) => Value::from(text.parse::<u64>().map_err(|_| format!("{name}: expected a whole number"))?),
         Value::Array(..) => Value::from(list(text)),
         _ => Value::from(text.to_owned()),
     })
