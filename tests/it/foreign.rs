@@ -123,7 +123,9 @@ async fn pairs_sends_media_gets_receipts_and_comes_back_to_its_queue() {
     let texts = RefCell::new(Vec::new());
     b.wait("twelve messages", |event| {
         if let Event::Messages(batch) = event {
-            texts.borrow_mut().extend(batch.iter().filter_map(|message| message.message.text_content().map(str::to_owned)));
+            texts
+                .borrow_mut()
+                .extend(batch.iter().filter_map(|message| message.message.text_content().map(str::to_owned)));
         }
         (texts.borrow().len() == 12).then_some(())
     })
