@@ -79,10 +79,10 @@ impl Frame {
             Err(_) => FaultCode::Timeout.into(),
         };
         let mut response = problem::respond(&fault, path, id);
-        if fault.code == FaultCode::MethodNotAllowed {
-            if let Ok(value) = HeaderValue::from_str(&self.methods.of(path).join(", ")) {
-                response.headers_mut().insert(header::ALLOW, value);
-            }
+        if fault.code == FaultCode::MethodNotAllowed
+            && let Ok(value) = HeaderValue::from_str(&self.methods.of(path).join(", "))
+        {
+            response.headers_mut().insert(header::ALLOW, value);
         }
         response
     }

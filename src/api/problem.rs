@@ -221,7 +221,7 @@ pub(crate) fn respond(fault: &Fault, path: &str, request_id: &RequestId) -> Resp
     }
     put("request_id", request_id.0.as_str().into());
     put("success", false.into());
-    for (name, value) in &fault.extra {
+    for (name, value) in fault.extra.iter() {
         put(name, value.clone());
     }
     headers(fault, Response::builder()).body(Value::Object(body).to_string())

@@ -89,7 +89,7 @@ pub struct Fault {
     /// Seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
     /// Extension members, e.g. `message_id` and `job` of an unknown outcome.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub extra: Box<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub struct FieldError {
 
 impl Fault {
     pub fn new(code: FaultCode) -> Self {
-        Self { code, detail: None, errors: Vec::new(), retry_after: None, extra: serde_json::Map::new() }
+        Self { code, detail: None, errors: Vec::new(), retry_after: None, extra: Box::default() }
     }
 
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {

@@ -101,11 +101,13 @@ pub(crate) fn server() -> Jid {
 }
 
 /// Unix seconds.
+#[allow(clippy::disallowed_methods, reason = "the simulator reads the clock here only")]
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Unix milliseconds.
+#[allow(clippy::disallowed_methods, reason = "the simulator reads the clock here only")]
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -270,6 +270,7 @@ mod tests {
     }
 
     /// A responder with these keys at the far end of a socket, and the near end.
+    #[allow(clippy::type_complexity, reason = "three parts that every test takes apart at once")]
     fn server(
         keys: ServerKeys,
     ) -> (FrameReader<DuplexStream>, FrameWriter<DuplexStream>, tokio::task::JoinHandle<(Handshaken, [u64; 3])>) {

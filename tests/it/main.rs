@@ -1,5 +1,7 @@
 //! The one integration binary: the real `kero` process, the simulated WhatsApp, real sockets.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod baileys;
 mod chaos;

@@ -69,7 +69,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     .increment(1);
     let attempt = Attempt { n, at, http_status, error, total_ms, response_head };
     let mut tries = 0u64;
-    while let Err(error) = gateway.store().record_attempt(delivery.id, attempt.clone(), outcome.clone()).await {
+    while let Err(error) = gateway.store().record_attempt(delivery.id, attempt.clone(), outcome).await {
         // unrecorded, it is sent again after a restart under the same webhook-id
         if gateway.inner.stopping.is_cancelled() || matches!(error, kero_store::StoreError::NotFound) {
             return;

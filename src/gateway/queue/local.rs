@@ -42,8 +42,6 @@ impl Queue for Local {
 
     fn dead(&self, _letter: DeadLetter<'_>) {}
 
-    fn undead(&self, _job: &Job) {}
-
     async fn health(&self) -> RedisHealth {
         RedisHealth::Disabled
     }

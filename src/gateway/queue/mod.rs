@@ -67,8 +67,6 @@ pub(crate) trait Queue: Send + Sync {
     /// Moves an element that is no job to the dead letters.
     fn reject(&self, element: Vec<u8>);
     fn dead(&self, letter: DeadLetter<'_>);
-    /// Takes a job's dead letter off the list.
-    fn undead(&self, job: &Job);
     async fn health(&self) -> RedisHealth;
     async fn lengths(&self) -> Option<QueueLengths>;
     /// Makes the lists agree with the rows: unfinished queued jobs, and failed ones. Gives the number of repairs.

@@ -47,12 +47,14 @@ impl QueueKeys {
     }
 }
 
+/// Raw list elements.
+type Elements = Vec<Vec<u8>>;
+
 enum Write {
     Push(Vec<u8>),
     Finish(Vec<u8>),
     Reject(Vec<u8>),
     Dead(Vec<u8>),
-    Undead(String, String),
 }
 
 pub(super) struct Redis {
@@ -61,7 +63,7 @@ pub(super) struct Redis {
     keys: QueueKeys,
     /// Blocking reads hold up everything else on their connection, so they have their own.
     reader: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    kept: Mutex<HashMap<(i64, LaneKey), Vec<Vec<u8>>>>,
+    kept: Mutex<HashMap<(i64, LaneKey), Elements>>,
     room: Notify,
     writes: mpsc::UnboundedSender<Write>,
 }
@@ -161,22 +163,6 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                     pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
                     pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore()
                 }
-                Write::Undead(instance, correlation) => {
-                    if let Ok(letters) = redis::cmd("LRANGE")
-                        .arg(&keys.dead_letters)
-                        .arg(0)
-                        .arg(-1)
-                        .query_async::<Vec<Vec<u8>>>(&mut manager)
-                        .await
-                    {
-                        for letter in letters {
-                            if element::name(&letter).is_some_and(|(i, c)| i == instance && c == correlation) {
-                                pipe.cmd("LREM").arg(&keys.dead_letters).arg(0).arg(letter).ignore();
-                            }
-                        }
-                    }
-                    &mut pipe
-                }
             };
         }
         if let Err(error) = pipe.query_async::<()>(&mut manager).await {
@@ -234,10 +220,6 @@ impl Queue for Redis {
 
     fn dead(&self, letter: DeadLetter<'_>) {
         self.write(Write::Dead(element::dead_letter(&letter)));
-    }
-
-    fn undead(&self, job: &Job) {
-        self.write(Write::Undead(job.instance_id.to_string(), job.correlation_id.to_string()));
     }
 
     async fn health(&self) -> RedisHealth {

@@ -59,6 +59,7 @@ fn start() -> Cluster {
     } else {
         Command::new("sh")
     };
+    #[allow(clippy::zombie_processes, reason = "the cluster ends with the test process")]
     let mut child = command
         .args(["-c", CLUSTER, "cluster"])
         .arg(&binaries)

@@ -33,6 +33,7 @@ impl DeviceTrait for DeviceStore {
         Ok(DEVICE)
     }
 
+    #[allow(clippy::field_reassign_with_default, reason = "the struct is non-exhaustive")]
     async fn resource_report(&self) -> StorageResourceReport {
         // nothing is held in memory per instance
         let mut report = StorageResourceReport::default();

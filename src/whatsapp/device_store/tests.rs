@@ -127,7 +127,7 @@ async fn call(kind: usize, seed: u64, clock: i64, on: &dyn Backend) -> (&'static
         7 delete_session => show(on.delete_session(address).await);
         8 has_session => show(on.has_session(address).await);
         9 has_signal_state_for_user => show(on.has_signal_state_for_user(random.pick(USERS)).await);
-        10 store_prekey => show(on.store_prekey(number, &key, number % 2 == 0).await);
+        10 store_prekey => show(on.store_prekey(number, &key, number.is_multiple_of(2)).await);
         11 store_prekeys_batch => show(on.store_prekeys_batch(&numbered, false).await);
         12 load_prekey => show(on.load_prekey(number).await);
         13 load_prekeys_batch => sorted(on.load_prekeys_batch(&[0, 1, 2, 3, 4, 5, 99]).await);
@@ -166,7 +166,7 @@ async fn call(kind: usize, seed: u64, clock: i64, on: &dyn Backend) -> (&'static
         33 clear_mutation_macs => show(on.clear_mutation_macs(name).await);
         34 get_latest_sync_key_id => show(on.get_latest_sync_key_id().await);
         35 get_sender_key_devices => sorted(on.get_sender_key_devices(group).await);
-        36 set_sender_key_status => show(on.set_sender_key_status(group, &[(address, number % 2 == 0), ("7@lid", true), (address, number < 3)]).await);
+        36 set_sender_key_status => show(on.set_sender_key_status(group, &[(address, number.is_multiple_of(2)), ("7@lid", true), (address, number < 3)]).await);
         37 clear_sender_key_devices => show(on.clear_sender_key_devices(group).await);
         38 delete_sender_key_device_rows => show(on.delete_sender_key_device_rows(&[address, "8@lid"]).await);
         39 clear_all_sender_key_devices => if number == 0 { show(on.clear_all_sender_key_devices().await) } else { String::new() };

@@ -7,6 +7,7 @@ use wacore::types::message::{EditAttribute, MessageInfo};
 use waproto::whatsapp::message::ProtocolMessage;
 use waproto::whatsapp::message::protocol_message::Type;
 
+#[allow(clippy::large_enum_variant, reason = "made once for a message and taken apart at once")]
 pub(super) enum Protocol {
     Event(EventKind, Data),
     Unknown(Body),

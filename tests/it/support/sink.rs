@@ -9,11 +9,9 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct Received {
-    pub path: String,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -28,8 +26,6 @@ impl Received {
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
     Status(u16),
-    /// Answers after the wait.
-    Slow(Duration),
 }
 
 #[derive(Clone)]
@@ -63,7 +59,6 @@ impl Sink {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
         let headers = request
             .headers()
             .iter()
@@ -73,15 +68,8 @@ impl Sink {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let behaviour = *self.behaviour.lock().expect("behaviour");
-        let status = match behaviour {
-            Behaviour::Status(status) => status,
-            Behaviour::Slow(wait) => {
-                tokio::time::sleep(wait).await;
-                200
-            }
-        };
-        self.received.lock().expect("received").push(Received { path, headers, body });
+        let Behaviour::Status(status) = *self.behaviour.lock().expect("behaviour");
+        self.received.lock().expect("received").push(Received { headers, body });
         Response::builder().status(status).body(Full::default()).expect("an answer")
     }
 
