@@ -98,11 +98,13 @@ fn page(document: &str) -> String {
 /// Only the page's own scripts run, and they reach this gateway only.
 fn policy(page: &str) -> String {
     let mut hashes = String::new();
-    for part in page.split("<script").skip(1) {
-        let script = part.split_once('>').and_then(|(_, rest)| rest.split_once("</script>"));
-        if let Some((script, _)) = script {
-            let _ = write!(hashes, " 'sha256-{}'", STANDARD.encode(Sha256::digest(script.as_bytes())));
-        }
+    let mut rest = page;
+    // a script goes on to the first end tag, whatever start tags stand in its texts
+    while let Some((script, behind)) =
+        rest.split_once("<script").and_then(|(_, tag)| tag.split_once('>')?.1.split_once("</script>"))
+    {
+        let _ = write!(hashes, " 'sha256-{}'", STANDARD.encode(Sha256::digest(script.as_bytes())));
+        rest = behind;
     }
     format!(
         "default-src 'none'; script-src{hashes}; style-src 'unsafe-inline'; img-src 'self' data:; font-src data:; \

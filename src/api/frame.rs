@@ -53,13 +53,14 @@ impl Endpoint for Frame {
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let operation = response.data::<OperationId>().map_or("-", |operation| operation.0);
-        tracing::debug!(
-            parent: &span,
-            operation,
-            status = response.status().as_u16(),
-            took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "answered"
-        );
+        let status = response.status().as_u16();
+        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // probes come every few seconds; the path may name a person, so the operation stands for it
+        if is_probe(&path) {
+            tracing::debug!(parent: &span, operation, status, took_us, "answered");
+        } else {
+            tracing::info!(parent: &span, operation, status, took_us, "answered");
+        }
         Ok(response)
     }
 }

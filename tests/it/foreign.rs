@@ -3,7 +3,7 @@
 
 use crate::support::{person, simulator};
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 use wacore::proto_helpers::MessageExt;
@@ -120,9 +120,17 @@ async fn pairs_sends_media_gets_receipts_and_comes_back_to_its_queue() {
     for n in 0..12 {
         a.client.send_text(to_b.clone(), format!("offline {n}")).await.unwrap();
     }
-    for n in 0..12 {
-        b.wait_text(&format!("offline {n}")).await;
-    }
+    let texts = RefCell::new(Vec::new());
+    b.wait("twelve messages", |event| {
+        if let Event::Messages(batch) = event {
+            texts
+                .borrow_mut()
+                .extend(batch.iter().filter_map(|message| message.message.text_content().map(str::to_owned)));
+        }
+        (texts.borrow().len() == 12).then_some(())
+    })
+    .await;
+    assert_eq!(texts.into_inner(), (0..12).map(|n| format!("offline {n}")).collect::<Vec<_>>());
     assert!(simulator.stats().ik > before, "it came back with the short handshake");
 }
 

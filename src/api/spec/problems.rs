@@ -65,6 +65,10 @@ fn common(path: &str, method: &str, operation: &Map<String, Value>) -> Vec<Fault
 /// Gives every operation its problems: the handler's own codes, which stand as an `enum` in the response, and the
 /// common ones.
 pub(super) fn document(document: &mut Value) {
+    if let Some(Value::String(text)) = document.pointer_mut("/components/schemas/Problem/description") {
+        text.push_str("\n\n");
+        text.push_str(&table());
+    }
     let commons: Vec<Vec<FaultCode>> =
         each(document).map(|(path, method, operation)| common(path, method, operation)).collect();
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
@@ -124,8 +128,8 @@ fn header(description: &str) -> Value {
     json!({ "description": description, "schema": { "type": "string" } })
 }
 
-/// All codes, for the introduction.
-pub(super) fn table() -> String {
+/// All codes, for the description of the problem itself.
+fn table() -> String {
     let mut table = String::from("| code | status | meaning |\n| --- | --- | --- |\n");
     for code in FaultCode::ALL {
         let _ = writeln!(table, "| `{}` | {} | {} |", code.code(), code.status(), code.title());

@@ -397,13 +397,7 @@ impl Actor {
                 if let Some(link) = self.drop_link() {
                     link.abandon().await;
                 }
-                // earlier writes of the abandoned session must not land after this
-                match self.gateway.store().take_ownership(self.pk).await {
-                    Ok(epoch) => self.epoch = epoch,
-                    Err(error) => {
-                        tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch")
-                    }
-                }
+                self.renew_epoch().await;
             }
             Action::ForgetDevice => {
                 if let Err(error) = self.gateway.store().forget_device(self.pk, self.epoch).await {
@@ -420,6 +414,16 @@ impl Actor {
             Action::RetryAt(_) | Action::CancelRetry => {}
         }
         None
+    }
+
+    /// Fences every write of an earlier session, and lifts the refusal after a failed inbound write.
+    async fn renew_epoch(&mut self) {
+        match self.gateway.store().take_ownership(self.pk).await {
+            Ok(epoch) => self.epoch = epoch,
+            Err(error) => {
+                tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch");
+            }
+        }
     }
 
     fn drop_link(&mut self) -> Option<Link> {
@@ -451,6 +455,7 @@ impl Actor {
             }
             Err(error) => {
                 tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "the link did not start");
+                self.renew_epoch().await;
                 Some(Input::StartFailed(start_cause(&error)))
             }
         }
@@ -505,7 +510,8 @@ impl Actor {
 /// Why a link did not start: transient failures are tried again.
 fn start_cause(error: &LinkError) -> Cause {
     match error {
-        LinkError::Store(_) => Cause::StorageFailed,
+        // building reads and probes the device store, and does nothing else that can fail
+        LinkError::Store(_) | LinkError::Build(_) => Cause::StorageFailed,
         LinkError::NotPaired => Cause::NotPaired,
         error if error.class() == Class::Transient => Cause::Unreachable,
         _ => Cause::Refused,

@@ -282,3 +282,13 @@ impl Kero {
         self.post(&format!("/instances/{id}/messages/text"), json!({ "phone": phone, "message": message })).await
     }
 }
+
+impl Drop for Kero {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of kero's log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}

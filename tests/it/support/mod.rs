@@ -43,6 +43,6 @@ pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
             return found;
         }
         assert!(Instant::now() < until, "waited {wait:?} for: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
