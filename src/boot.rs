@@ -54,7 +54,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     if let Err(error) = kero_whatsapp::check_url(config.whatsapp.url.as_deref()) {
         let hint = match config.whatsapp.url {
             None => "; add --simulate, or build without --features simulator",
-            Some(_) => "",
+            Some(_) => "; only loopback addresses may be given, for a simulated WhatsApp",
         };
         anyhow::bail!("{error}{hint}");
     }

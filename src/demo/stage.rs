@@ -65,7 +65,7 @@ pub async fn build(mut config: Config) -> anyhow::Result<Stage> {
         simulator.http_url()
     );
     let place = match given_database {
-        true => "the database of KERO_DATABASE_URL",
+        true => "the database of KERO_DATABASE_URL, now under the demo's master key (give kero serve another one)",
         false => "SQLite in a temporary folder",
     };
     println!("Data: {place}. Webhooks arrive at {}", sink.url());
