@@ -1,7 +1,7 @@
 //! The life of an instance: concurrency, kill -9 in each state, no zombie, no orphan, no inherited data.
 
 use crate::support::{Kero, Sink, eventually, person, simulator};
-use kero_simulator::Script;
+use kero_simulator::{Fault, FaultRule, Script};
 use reqwest::Method;
 use serde_json::json;
 
@@ -185,4 +185,28 @@ async fn a_second_process_and_a_wrong_master_key_are_refused() {
         String::from_utf8_lossy(&wrong.stderr)
     );
     kero.launch().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_need_an_operator_are_named_and_never_reconnect() {
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    let phone = "491513000081";
+    kero.paired(&simulator, "a", phone).await;
+    for (code, cause) in [(409, "replaced"), (405, "client-outdated"), (402, "temporary-ban")] {
+        simulator.inject(FaultRule::new(Fault::StreamError).code(code).phone(phone));
+        let status = kero.wait_status("a", "failed").await;
+        assert_eq!(status["cause"], cause, "{code}");
+        assert!(status["detail"].is_string());
+        let logins = simulator.stats().logins;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(simulator.stats().logins, logins, "{cause}: no login by itself");
+        kero.post_empty("/instances/a/connect").await.expect(200);
+        kero.wait_status("a", "connected").await;
+    }
+    // a passing trouble reconnects by itself
+    let logins = simulator.stats().logins;
+    simulator.inject(FaultRule::new(Fault::StreamError).code(503).phone(phone));
+    eventually("another login", || async { (simulator.stats().logins > logins).then_some(()) }).await;
+    kero.wait_status("a", "connected").await;
 }

@@ -319,3 +319,47 @@ async fn a_scheduled_send_survives_a_restart_and_runs_within_a_second() {
             .problem(400, "validation-failed");
     }
 }
+
+/// A synchronous send whose acknowledgement does not come: the request is told so, the job settles under the same id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronous_send_with_an_unknown_outcome_settles_by_itself() {
+    let options = Options::default().env("KERO_SENDING__SYNC_TIMEOUT", "1s").env("KERO_SENDING__ACK_TIMEOUT", "2s");
+    let s = setup("491521000081", options).await;
+    person(&s.simulator, "491521000082", Script::Silent);
+    s.kero.send_text("a", "491521000082", "first").await.expect(200);
+    // neither the ack nor a receipt may tell
+    s.simulator.inject(FaultRule::new(Fault::AckMissing).count(1));
+    let answer = s.kero.send_text("a", "491521000082", "in doubt").await;
+    if answer.status == 200 {
+        // the delivery receipt proved it
+        return;
+    }
+    let problem = answer.problem(504, "send-outcome-unknown");
+    let correlation = problem["correlation_id"].as_str().unwrap().to_owned();
+    let ack = ack_of(&s.sink, &correlation).await;
+    assert_eq!((&ack["data"]["status"], &ack["data"]["message_id"]), (&json!("sent"), &problem["message_id"]));
+    let texts: HashMap<String, String> =
+        s.simulator.received_texts("491521000082").into_iter().map(|text| (text.id, text.text)).collect();
+    assert_eq!(texts.len(), 2, "one id for it, however often it was sent");
+}
+
+/// Connected, but nothing begins: the request ends, its job is cancelled, and nothing is sent later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronous_send_that_never_began_is_cancelled() {
+    let options = Options::default()
+        .env("KERO_SENDING__SYNC_TIMEOUT", "1s")
+        .env("KERO_WHATSAPP__RECONNECT_BASE", "60s")
+        .env("KERO_WHATSAPP__RECONNECT_CEILING", "60s");
+    let s = setup("491521000091", options).await;
+    person(&s.simulator, "491521000092", Script::Silent);
+    s.simulator.inject(FaultRule::new(Fault::DropSocket).phone("491521000091"));
+    s.kero.wait_status("a", "connecting").await;
+    s.kero.send_text("a", "491521000092", "never").await.problem(409, "instance-not-connected");
+    let jobs = s.kero.get("/instances/a/jobs").await.expect(200);
+    assert_eq!(jobs["data"][0]["state"], "cancelled", "{jobs}");
+    assert!(s.sink.events("message_ack").is_empty(), "its request was told");
+    s.kero.post_empty("/instances/a/connect").await.expect(200);
+    s.kero.wait_status("a", "connected").await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(s.simulator.received_texts("491521000092").is_empty());
+}

@@ -133,7 +133,8 @@ async fn main() {
 
     bare.send(20).await;
     send(&http, &url, 20).await;
-    let (mut bare_rates, mut kero_rates, mut bare_cpu, mut kero_cpu, mut ratios) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut bare_rates, mut kero_rates, mut bare_cpu, mut kero_cpu, mut ratios) =
+        (vec![], vec![], vec![], vec![], vec![]);
     let pid = kero.id().unwrap();
     for round in 1..=arguments.rounds {
         let (cpu_before, started) = (cpu(std::process::id()), Instant::now());
@@ -144,7 +145,10 @@ async fn main() {
         send(&http, &url, arguments.sends).await;
         let kero_rate = f64::from(arguments.sends) / started.elapsed().as_secs_f64();
         kero_cpu.push((cpu(pid) - cpu_before).as_secs_f64() * 1e3 / f64::from(arguments.sends));
-        println!("round {round}: bare client {bare_rate:.0}/s, kero {kero_rate:.0}/s, ratio {:.2}", kero_rate / bare_rate);
+        println!(
+            "round {round}: bare client {bare_rate:.0}/s, kero {kero_rate:.0}/s, ratio {:.2}",
+            kero_rate / bare_rate
+        );
         bare_rates.push(bare_rate);
         kero_rates.push(kero_rate);
         ratios.push(kero_rate / bare_rate);
