@@ -210,3 +210,18 @@ async fn ends_that_need_an_operator_are_named_and_never_reconnect() {
     eventually("another login", || async { (simulator.stats().logins > logins).then_some(()) }).await;
     kero.wait_status("a", "connected").await;
 }
+
+/// Each new code comes by the `pairing` event, without asking for it; so does the end of the pairing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairing_can_be_followed_by_its_events() {
+    let simulator = simulator().await;
+    let (kero, sink) = (Kero::start(&simulator).await, Sink::start().await);
+    kero.create("a").await;
+    kero.post("/instances/a/webhook", json!({ "url": sink.url, "events": ["pairing"] })).await.expect(200);
+    kero.post_empty("/instances/a/connect").await.expect(200);
+    let (_, qr) = sink.wait_for("a QR code", |event| event["data"]["kind"] == "qr").await;
+    assert!(qr["data"]["expires_at"].is_string());
+    simulator.scan_qr(qr["data"]["code"].as_str().unwrap(), Some("491513000091")).await.unwrap();
+    sink.wait_for("the end", |event| event["data"]["kind"] == "paired").await;
+    kero.wait_status("a", "connected").await;
+}
