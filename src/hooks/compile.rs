@@ -1,0 +1,150 @@
+//! From uploaded bytes to something that can be called. On upload only, one at a time, never on the way of an event.
+
+use crate::engine::Host;
+use crate::error::CompileError;
+use crate::info::Info;
+use crate::manifest::Kind;
+use crate::v0_1;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// The file in the dist folder that runs `.js` hooks.
+pub const RUNNER: &str = "runner-js.wasm";
+
+/// A compiled artefact. Cheap to clone.
+#[derive(Clone)]
+pub struct Compiled {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) script: Option<Arc<Script>>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) adapter: v0_1::Adapter,
+    info: Info,
+}
+
+/// A plain `.js` hook.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) name: String,
+    pub(crate) source: String,
+}
+
+impl Compiled {
+    pub fn info(&self) -> &Info {
+        &self.inner.info
+    }
+
+    /// Whether the artefact can be a plugin of this kind.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.inner.info.kinds.contains(&kind)
+    }
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("info", &self.inner.info).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Compiles a component, or a core module with a WIT section.
+    pub async fn compile(&self, bytes: Vec<u8>) -> Result<Compiled, CompileError> {
+        let limit = self.inner.config.artefact;
+        if bytes.len() > limit {
+            return Err(CompileError::TooLarge { bytes: bytes.len(), limit });
+        }
+        self.build(bytes, false).await
+    }
+
+    /// Makes a plain `.js` file a hook. The text is not read here; see [`Host::check_script`].
+    pub async fn compile_script(&self, name: &str, source: Vec<u8>) -> Result<Compiled, CompileError> {
+        let limit = self.inner.config.artefact;
+        if source.len() > limit {
+            return Err(CompileError::TooLarge { bytes: source.len(), limit });
+        }
+        let source = String::from_utf8(source).map_err(|_| CompileError::NotText)?;
+        let runner = self.inner.runner.get_or_try_init(|| self.build_runner()).await?;
+        let script = Script { name: name.to_owned(), source };
+        Ok(Compiled { inner: Arc::clone(&runner.inner), script: Some(Arc::new(script)) })
+    }
+
+    async fn build_runner(&self) -> Result<Compiled, CompileError> {
+        let path = self.inner.config.dist_dir.join(RUNNER);
+        match std::fs::read(&path) {
+            Ok(bytes) => self.build(bytes, true).await,
+            Err(_) => Err(CompileError::NoRunner { path: path.display().to_string() }),
+        }
+    }
+
+    async fn build(&self, bytes: Vec<u8>, runner: bool) -> Result<Compiled, CompileError> {
+        let host = Arc::clone(&self.inner);
+        let stopped = || CompileError::Stopped("the gateway is stopping".to_owned());
+        self.on_compiler(move || {
+            let started = Instant::now();
+            let given = bytes.len();
+            let wasm = component_of(bytes)?;
+            let cached = host.cache.as_ref().and_then(|cache| cache.load(&host.engine, &wasm));
+            let from_cache = cached.is_some();
+            let component = match cached {
+                Some(component) => component,
+                None => {
+                    Component::new(&host.engine, &wasm).map_err(|error| CompileError::Invalid(format!("{error:#}")))?
+                }
+            };
+            let inner = link(&host.engine, &component, runner, |info| {
+                info.given_bytes = given;
+                info.component_bytes = wasm.len();
+                info.hash = blake3::hash(&wasm).to_hex().to_string();
+                info.from_cache = from_cache;
+            })?;
+            if !from_cache && let Some(cache) = &host.cache {
+                cache.store(&wasm, &component);
+            }
+            Ok((inner, started.elapsed()))
+        })
+        .await
+        .unwrap_or_else(|| Err(stopped()))
+        .map(|(mut inner, took)| {
+            inner.info.took = took;
+            Compiled { inner: Arc::new(inner), script: None }
+        })
+    }
+}
+
+/// Reads what the component imports and exports, and binds both to the adapter of its WIT version.
+fn link(
+    engine: &Engine,
+    component: &Component,
+    runner: bool,
+    more: impl FnOnce(&mut Info),
+) -> Result<Inner, CompileError> {
+    let mut info = Info::of(engine, component)?;
+    more(&mut info);
+    let adapter = v0_1::Adapter::link(engine, component, &info, runner)?;
+    info.took = Duration::ZERO;
+    Ok(Inner { adapter, info })
+}
+
+/// A component as it is; a core module made one. The three first bytes after the magic tell them apart.
+fn component_of(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    if Engine::detect_precompiled(&bytes).is_some() {
+        return Err(CompileError::Precompiled);
+    }
+    if wasmparser::Parser::is_component(&bytes) {
+        return Ok(bytes);
+    }
+    if !wasmparser::Parser::is_core_wasm(&bytes) {
+        return Err(CompileError::NotWasm);
+    }
+    let has_wit = wasmparser::Parser::new(0).parse_all(&bytes).any(|payload| {
+        matches!(payload, Ok(wasmparser::Payload::CustomSection(section)) if section.name().starts_with("component-type"))
+    });
+    if !has_wit {
+        return Err(CompileError::NoWitSection);
+    }
+    let failed = |error| CompileError::Componentize(format!("{error:#}"));
+    wit_component::ComponentEncoder::default().validate(true).module(&bytes).map_err(failed)?.encode().map_err(failed)
+}
