@@ -224,7 +224,7 @@ fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Resul
 }
 
 /// The guest's start failed: by its own code, or because there was no room for it.
-fn instantiation(hook: &Hook, store: &Store<State>, failed: &wasmtime::Error) -> HookError {
+pub(crate) fn instantiation(hook: &Hook, store: &Store<State>, failed: &wasmtime::Error) -> HookError {
     if reason(store).is_some()
         || failed.downcast_ref::<Trap>().is_some()
         || failed.downcast_ref::<WasmBacktrace>().is_some()

@@ -4,9 +4,10 @@ use crate::engine::Host;
 use crate::error::CompileError;
 use crate::info::Info;
 use crate::manifest::Kind;
-use crate::v0_1;
+use crate::{snapshot, v0_1};
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -59,7 +60,7 @@ impl Host {
         self.build(bytes, false).await
     }
 
-    /// Makes a plain `.js` file a hook. The text is not read here; see [`Host::check_script`].
+    /// Makes a plain `.js` file a hook. The text is not read here; see [`Host::check`].
     pub async fn compile_script(&self, name: &str, source: Vec<u8>) -> Result<Compiled, CompileError> {
         let limit = self.inner.config.artefact;
         if source.len() > limit {
@@ -84,67 +85,58 @@ impl Host {
         let stopped = || CompileError::Stopped("the gateway is stopping".to_owned());
         self.on_compiler(move || {
             let started = Instant::now();
-            let given = bytes.len();
-            let wasm = component_of(bytes)?;
-            let cached = host.cache.as_ref().and_then(|cache| cache.load(&host.engine, &wasm));
+            let cached = host.cache.as_ref().and_then(|cache| cache.load(&host.engine, &bytes));
             let from_cache = cached.is_some();
             let component = match cached {
                 Some(component) => component,
                 None => {
-                    Component::new(&host.engine, &wasm).map_err(|error| CompileError::Invalid(format!("{error:#}")))?
+                    let wasm = component_of(&bytes, runner)?;
+                    let invalid = |error: wasmtime::Error| CompileError::Invalid(format!("{error:#}"));
+                    Component::new(&host.engine, &*wasm).map_err(invalid)?
                 }
             };
-            let inner = link(&host.engine, &component, runner, |info| {
-                info.given_bytes = given;
-                info.component_bytes = wasm.len();
-                info.hash = blake3::hash(&wasm).to_hex().to_string();
-                info.from_cache = from_cache;
-            })?;
+            let mut info = Info::of(&host.engine, &component)?;
+            let adapter = v0_1::Adapter::link(&host.engine, &component, &info, runner)?;
             if !from_cache && let Some(cache) = &host.cache {
-                cache.store(&wasm, &component);
+                cache.store(&bytes, &component);
             }
-            Ok((inner, started.elapsed()))
+            info.bytes = bytes.len();
+            info.hash = blake3::hash(&bytes).to_hex().to_string();
+            info.from_cache = from_cache;
+            info.took = started.elapsed();
+            Ok(Compiled { inner: Arc::new(Inner { adapter, info }), script: None })
         })
         .await
         .unwrap_or_else(|| Err(stopped()))
-        .map(|(mut inner, took)| {
-            inner.info.took = took;
-            Compiled { inner: Arc::new(inner), script: None }
-        })
     }
 }
 
-/// Reads what the component imports and exports, and binds both to the adapter of its WIT version.
-fn link(
-    engine: &Engine,
-    component: &Component,
-    runner: bool,
-    more: impl FnOnce(&mut Info),
-) -> Result<Inner, CompileError> {
-    let mut info = Info::of(engine, component)?;
-    more(&mut info);
-    let adapter = v0_1::Adapter::link(engine, component, &info, runner)?;
-    info.took = Duration::ZERO;
-    Ok(Inner { adapter, info })
-}
-
-/// A component as it is; a core module made one. The three first bytes after the magic tell them apart.
-fn component_of(bytes: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    if Engine::detect_precompiled(&bytes).is_some() {
+/// A component as it is; a core module made one.
+fn component_of(bytes: &[u8], runner: bool) -> Result<Cow<'_, [u8]>, CompileError> {
+    if Engine::detect_precompiled(bytes).is_some() {
         return Err(CompileError::Precompiled);
     }
-    if wasmparser::Parser::is_component(&bytes) {
-        return Ok(bytes);
+    if wasmparser::Parser::is_component(bytes) {
+        return Ok(Cow::Borrowed(bytes));
     }
-    if !wasmparser::Parser::is_core_wasm(&bytes) {
+    if !wasmparser::Parser::is_core_wasm(bytes) {
         return Err(CompileError::NotWasm);
     }
-    let has_wit = wasmparser::Parser::new(0).parse_all(&bytes).any(|payload| {
+    let has_wit = wasmparser::Parser::new(0).parse_all(bytes).any(|payload| {
         matches!(payload, Ok(wasmparser::Payload::CustomSection(section)) if section.name().starts_with("component-type"))
     });
     if !has_wit {
         return Err(CompileError::NoWitSection);
     }
+    let mut module = Cow::Borrowed(bytes);
+    if runner {
+        match snapshot::started(bytes) {
+            Ok(Some(started)) => module = Cow::Owned(started),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = %format!("{error:#}"), "every .js call starts its engine: calls are slower"),
+        }
+    }
     let failed = |error| CompileError::Componentize(format!("{error:#}"));
-    wit_component::ComponentEncoder::default().validate(true).module(&bytes).map_err(failed)?.encode().map_err(failed)
+    let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(&module).map_err(failed)?;
+    encoder.encode().map(Cow::Owned).map_err(failed)
 }

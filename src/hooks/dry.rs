@@ -5,7 +5,7 @@ use crate::cases::{Case, CaseError, Expect};
 use crate::compile::Compiled;
 use crate::effects::Effects;
 use crate::engine::{Host, HostConfig};
-use crate::error::{CompileError, HookError};
+use crate::error::{CompileError, HookError, Kind as ErrorKind};
 use crate::fixture::Requested;
 use crate::hook::Hook;
 use crate::host::log::LogLine;
@@ -26,8 +26,12 @@ pub struct Report {
     /// `verdict` with its members, or `request`, or `judgement`; `effects` when there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Value>,
+    /// Settings that the schema refuses, a script that cannot be read, or a failed call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<HookError>,
+    pub error: Option<String>,
+    /// What the author can do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
     pub logs: Vec<LogLine>,
     pub requests: Vec<Requested>,
     pub cost: Cost,
@@ -44,8 +48,6 @@ pub enum TestError {
     Compile { entry: String, source: CompileError },
     #[error(transparent)]
     Case(#[from] CaseError),
-    #[error(transparent)]
-    Script(HookError),
 }
 
 impl HostConfig {
@@ -106,25 +108,45 @@ impl Bench {
     /// Runs one case.
     pub async fn case(&self, host: &Host, case: &Case) -> Result<Report, TestError> {
         let given = case.grants.as_ref().unwrap_or(&self.manifest.grants);
-        let hook = Hook::new(host, self.manifest.clone(), self.compiled.clone(), given, case.config.clone())?;
-        host.check_script(&hook).await.map_err(TestError::Script)?;
+        let hook = match Hook::new(host, self.manifest.clone(), self.compiled.clone(), given, case.config.clone()) {
+            Ok(hook) => hook,
+            Err(error) => return Ok(Report::failed(case, error.0, None)),
+        };
+        if let Err(error) = host.check(&hook).await {
+            return Ok(Report::failed(case, error.to_string(), Some(error.kind)));
+        }
         let fixture = Arc::new(case.fixture());
         let setting = Setting { capabilities: fixture.shared(), dry_run: true };
         let event = Arc::new(case.event.clone());
         let (answer, effects, logs, cost) = ask(host, &hook, &event, case, &setting).await;
-        let (outcome, error) = match answer {
+        let mut report = match answer {
+            Err(error) => Report { cost, ..Report::failed(case, error.to_string(), Some(error.kind)) },
             Ok(mut outcome) => {
                 if !effects.is_empty()
                     && let (Some(members), Ok(effects)) = (outcome.as_object_mut(), serde_json::to_value(&effects))
                 {
                     members.insert("effects".to_owned(), effects);
                 }
-                (Some(outcome), None)
+                Report { outcome: Some(outcome), cost, ..Report::empty(case) }
             }
-            Err(error) => (None, Some(error)),
         };
-        let failures = compare(&case.expect, outcome.as_ref(), error.as_ref(), &cost);
-        Ok(Report { case: case.name.clone(), failures, outcome, error, logs, requests: fixture.requests(), cost })
+        (report.logs, report.requests) = (logs, fixture.requests());
+        report.failures = compare(&case.expect, &report);
+        Ok(report)
+    }
+}
+
+impl Report {
+    fn empty(case: &Case) -> Self {
+        let (failures, logs, requests) = (Vec::new(), Vec::new(), Vec::new());
+        let cost = Cost::default();
+        Self { case: case.name.clone(), failures, outcome: None, error: None, advice: None, logs, requests, cost }
+    }
+
+    fn failed(case: &Case, error: String, kind: Option<ErrorKind>) -> Self {
+        let mut report = Self { error: Some(error), advice: kind.map(ErrorKind::advice), ..Self::empty(case) };
+        report.failures = compare(&case.expect, &report);
+        report
     }
 }
 
@@ -193,21 +215,23 @@ fn show_judgement(judgement: &Judgement) -> Value {
 }
 
 /// Complaints, in the author's words.
-fn compare(expect: &Expect, outcome: Option<&Value>, error: Option<&HookError>, cost: &Cost) -> Vec<String> {
-    match (expect, outcome, error) {
+fn compare(expect: &Expect, report: &Report) -> Vec<String> {
+    match (expect, &report.outcome, &report.error) {
         (Expect::Verdict(wanted), Some(outcome), _) => {
             let members = wanted.as_object().into_iter().flatten();
-            members.filter_map(|(member, wanted)| differs(member, wanted, outcome, cost)).collect()
+            members.filter_map(|(member, wanted)| differs(member, wanted, outcome, &report.cost)).collect()
         }
         (Expect::Error(lines), _, Some(error)) => {
-            let text = error.to_string();
-            let missing = lines.lines().map(str::trim).filter(|line| !line.is_empty() && !text.contains(line));
-            missing.map(|line| format!("the error does not say {line:?}; it says: {text}")).collect()
+            let missing = lines.lines().map(str::trim).filter(|line| !line.is_empty() && !error.contains(line));
+            missing.map(|line| format!("the error does not say {line:?}; it says: {error}")).collect()
         }
         (_, None, Some(error)) => {
-            let mut complaint = format!("{error}\n{}", error.kind.advice());
-            if !cost.denied.is_empty() {
-                complaint.push_str(&format!("\nmissing grants: {}", cost.denied.join(", ")));
+            let mut complaint = error.clone();
+            if let Some(advice) = report.advice {
+                complaint = format!("{complaint}\n{advice}");
+            }
+            if !report.cost.denied.is_empty() {
+                complaint = format!("{complaint}\nmissing grants: {}", report.cost.denied.join(", "));
             }
             vec![complaint]
         }
@@ -245,7 +269,7 @@ fn write(case: &Case, report: &Report) -> Result<(), TestError> {
         }
         // only the first line: a backtrace changes with every build
         (None, error) => {
-            let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+            let text = error.as_deref().unwrap_or_default();
             ("error.txt", "verdict.json", text.lines().next().unwrap_or_default().to_owned())
         }
     };

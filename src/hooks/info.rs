@@ -22,10 +22,8 @@ pub struct Info {
     pub wit: String,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
-    /// Bytes as uploaded, and of the component made of them.
-    pub given_bytes: usize,
-    pub component_bytes: usize,
-    /// BLAKE3 of the component, hex.
+    /// Bytes as uploaded, and their BLAKE3 in hex.
+    pub bytes: usize,
     pub hash: String,
     /// The code came from the cache.
     pub from_cache: bool,
@@ -66,8 +64,7 @@ impl Info {
             wit,
             imports,
             exports,
-            given_bytes: 0,
-            component_bytes: 0,
+            bytes: 0,
             hash: String::new(),
             from_cache: false,
             took: Duration::ZERO,

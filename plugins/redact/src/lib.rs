@@ -61,12 +61,13 @@ fn redact(value: &mut Value, name: &str, settings: &Settings) {
             Text::Numbers => *text = mask(text, settings.keep_last),
             Text::Remove => *text = "[redacted]".to_owned(),
         },
+        Value::String(text) if is_date(text) => {}
         Value::String(text) => *text = mask(text, settings.keep_last),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
-/// Masks every run of at least [`SHORTEST`] digits; single spaces, dots, hyphens and brackets inside a run do not end it.
+/// Masks every run of at least [`SHORTEST`] digits; up to two of blank, dot, hyphen and bracket inside a run do not end it.
 fn mask(text: &str, keep_last: usize) -> String {
     let characters: Vec<char> = text.chars().collect();
     let mut masked = characters.clone();
@@ -77,22 +78,29 @@ fn mask(text: &str, keep_last: usize) -> String {
             continue;
         }
         let mut digits = vec![at];
-        let mut next = at + 1;
-        while next < characters.len() {
-            if characters[next].is_ascii_digit() {
-                digits.push(next);
-            } else if !matches!(characters[next], ' ' | '.' | '-' | '(' | ')') || !characters[next - 1].is_ascii_digit()
-            {
-                break;
-            }
-            next += 1;
+        while let Some(next) = next_digit(&characters, at) {
+            digits.push(next);
+            at = next;
         }
         if digits.len() >= SHORTEST {
             for &digit in &digits[..digits.len().saturating_sub(keep_last)] {
                 masked[digit] = '*';
             }
         }
-        at = next;
+        at += 1;
     }
     masked.into_iter().collect()
+}
+
+/// The digit of the same run that follows the one at `at`.
+fn next_digit(characters: &[char], at: usize) -> Option<usize> {
+    let within = characters.iter().enumerate().skip(at + 1).take(3);
+    let (next, _) = within.take_while(|(_, c)| c.is_ascii_digit() || " .-()".contains(**c)).find(|(_, c)| c.is_ascii_digit())?;
+    Some(next)
+}
+
+/// Whether a member is a moment, as the gateway writes it (RFC 3339).
+fn is_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() >= 20 && bytes[4] == b'-' && bytes[7] == b'-' && bytes[10] == b'T' && text.is_ascii()
 }

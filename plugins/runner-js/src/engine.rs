@@ -10,20 +10,31 @@ const PRELUDE: &str = include_str!("prelude.js");
 /// QuickJS counts its own C stack; below the linker's 1 MiB, so that endless recursion is a `RangeError`.
 const STACK: usize = 192 << 10;
 
-/// The runtime lives in the instance; there is one thread in it.
-struct Scripts {
-    context: Context,
+thread_local! {
+    static ENGINE: OnceCell<Context> = const { OnceCell::new() };
+    static LOADED: OnceCell<Result<(), HookError>> = const { OnceCell::new() };
 }
 
-thread_local! {
-    static SCRIPTS: OnceCell<Result<Scripts, HookError>> = const { OnceCell::new() };
+/// Gets the engine ready before there is a script; the host then freezes the memory.
+#[unsafe(export_name = "wizer-initialize")]
+extern "C" fn initialize() {
+    ENGINE.with(|engine| {
+        // what fails now fails again, and is told, at the first call
+        if let Ok(started) = start() {
+            let _ = engine.set(started);
+        }
+    });
 }
 
 /// Calls one of the prelude's entry points with JSON texts; it answers a list of strings.
 pub(crate) fn call(entry: &str, arguments: &[String]) -> Result<Vec<String>, HookError> {
-    SCRIPTS.with(|scripts| match scripts.get_or_init(load) {
-        Err(error) => Err(error.clone()),
-        Ok(scripts) => scripts.context.with(|ctx| {
+    ENGINE.with(|engine| {
+        if engine.get().is_none() {
+            let _ = engine.set(start()?);
+        }
+        let Some(context) = engine.get() else { return Err(HookError::Reject("no script engine".to_owned())) };
+        LOADED.with(|loaded| loaded.get_or_init(|| load(context)).clone())?;
+        context.with(|ctx| {
             let answer = (|| {
                 let entry: Function = ctx.globals().get::<_, Object>("__kero")?.get(entry)?;
                 let mut parsed = rquickjs::function::Args::new(ctx.clone(), arguments.len());
@@ -33,7 +44,7 @@ pub(crate) fn call(entry: &str, arguments: &[String]) -> Result<Vec<String>, Hoo
                 settle::<Vec<String>>(entry.call_arg(parsed)?)
             })();
             answer.map_err(|error| failure(&ctx, error))
-        }),
+        })
     })
 }
 
@@ -45,23 +56,30 @@ fn settle<'js, T: rquickjs::FromJs<'js>>(value: Value<'js>) -> rquickjs::Result<
     }
 }
 
-fn load() -> Result<Scripts, HookError> {
+/// QuickJS with the prelude, without a script.
+fn start() -> Result<Context, HookError> {
     let broken = |error: rquickjs::Error| HookError::Reject(format!("the script engine could not start: {error}"));
     let runtime = Runtime::new().map_err(broken)?;
     runtime.set_max_stack_size(STACK);
     let context = Context::full(&runtime).map_err(broken)?;
     context.with(|ctx| {
+        let ran = natives::define(&ctx).and_then(|()| ctx.eval::<(), _>(PRELUDE));
+        ran.map_err(|error| failure(&ctx, error))
+    })?;
+    Ok(context)
+}
+
+/// Reads the hook's own file.
+fn load(context: &Context) -> Result<(), HookError> {
+    context.with(|ctx| {
         let ran = (|| {
-            natives::define(&ctx)?;
-            ctx.eval::<(), _>(PRELUDE)?;
             let (module, evaluated) = Module::declare(ctx.clone(), script::name(), script::source())?.eval()?;
             settle::<()>(evaluated.into_value())?;
             let attach: Function = ctx.globals().get::<_, Object>("__kero")?.get("attach")?;
             attach.call::<_, ()>((module.namespace()?,))
         })();
         ran.map_err(|error| failure(&ctx, error))
-    })?;
-    Ok(Scripts { context })
+    })
 }
 
 /// What was thrown, with its stack, or a request to retry.

@@ -50,7 +50,9 @@ impl From<kv::KvError> for Failure {
     fn from(error: kv::KvError) -> Self {
         match error {
             kv::KvError::Unavailable(why) => Self::Retry(format!("kv: {why}")),
-            other => Self::Reject(format!("kv: {other:?}")),
+            kv::KvError::Denied(why) => Self::Reject(format!("kv: {why}")),
+            kv::KvError::TooLarge => Self::Reject("kv: the key or the value is too long".to_owned()),
+            kv::KvError::Quota => Self::Reject("kv: the storage that was granted is used up".to_owned()),
         }
     }
 }
@@ -60,14 +62,19 @@ impl From<http::HttpError> for Failure {
         match error {
             http::HttpError::Denied(why) => Self::Reject(format!("http: {why}")),
             http::HttpError::TooLarge => Self::Reject("http: the answer is too large".to_owned()),
-            other => Self::Retry(format!("http: {other:?}")),
+            http::HttpError::Timeout => Self::Retry("http: no answer in time".to_owned()),
+            http::HttpError::Failed(why) => Self::Retry(format!("http: {why}")),
         }
     }
 }
 
 impl From<send::SendError> for Failure {
     fn from(error: send::SendError) -> Self {
-        Self::Reject(format!("send: {error:?}"))
+        match error {
+            send::SendError::Denied(why) | send::SendError::Quota(why) | send::SendError::Invalid(why) => {
+                Self::Reject(format!("send: {why}"))
+            }
+        }
     }
 }
 

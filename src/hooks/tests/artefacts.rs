@@ -14,7 +14,7 @@ async fn a_core_module_becomes_a_component() {
     let compiled = host().compile(guest("", PASS)).await.unwrap();
     let info = compiled.info();
     assert_eq!((info.kinds.as_slice(), info.wit.as_str()), ([Kind::Transform].as_slice(), "0.1.0"));
-    assert!(info.component_bytes > 0 && info.hash.len() == 64);
+    assert!(info.bytes > 0 && info.hash.len() == 64);
     assert!(info.wants().is_empty());
     let wants = guest(r#"(import "kero:plugin/kv@0.1.0" "delete" (func $delete (param i32 i32 i32)))"#, PASS);
     assert_eq!(host().compile(wants).await.unwrap().info().wants(), vec!["kv"]);
@@ -69,7 +69,11 @@ async fn a_version_that_this_host_does_not_know_is_named() {
     let error = refused(component("0.2.0")).await.to_string();
     assert!(error.contains("kero:plugin/on-event@0.2.0") && error.contains("kero:plugin/on-event@0.1.x"), "{error}");
     // the right name with the wrong type
-    assert!(matches!(refused(component("0.1.0")).await, CompileError::Invalid(_)));
+    let host = host();
+    let error = host.check(&hook(&host, component("0.1.0"), json!({})).await).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Link);
+    assert!(error.detail.contains("type mismatch"), "{error}");
+    assert_eq!(host.check(&hook(&host, guest("", PASS), json!({})).await).await, Ok(()));
 }
 
 #[tokio::test]

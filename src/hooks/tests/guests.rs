@@ -1,8 +1,8 @@
 //! The hooks of `plugins/`, built from source, and scripts: each with its folder of cases, and the author's mistakes.
 
-use crate::support::dist;
+use crate::support::{cache, dist};
 use kero_hooks::cases;
-use kero_hooks::dry::{Bench, TestError};
+use kero_hooks::dry::Bench;
 use kero_hooks::manifest::Name;
 use kero_hooks::template::{self, Language};
 use kero_hooks::{Host, HostConfig, Kind};
@@ -14,7 +14,7 @@ fn plugins() -> PathBuf {
 
 fn host() -> Host {
     assert!(dist().join(kero_hooks::RUNNER).exists(), "plugins/dist is empty: run plugins/build first");
-    Host::start(HostConfig { dist_dir: dist(), ..HostConfig::dry() }).unwrap()
+    Host::start(HostConfig { dist_dir: dist(), cache: cache(), ..HostConfig::dry() }).unwrap()
 }
 
 /// Runs a plugin's cases. `UPDATE=1` writes expectations that are missing or differ.
@@ -74,11 +74,7 @@ async fn complaint(host: &Host, source: &str, grants: &str) -> String {
     std::fs::write(folder.path().join("hook.js"), source).unwrap();
     std::fs::write(folder.path().join("cases/first/grants.json"), grants).unwrap();
     let bench = Bench::open(host, folder.path()).await.unwrap();
-    match bench.run(host, folder.path(), false).await {
-        Ok(reports) => reports[0].failures.join("\n"),
-        Err(error @ TestError::Script(_)) => error.to_string(),
-        Err(other) => panic!("{other}"),
-    }
+    bench.run(host, folder.path(), false).await.unwrap()[0].failures.join("\n")
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a call costs. Printed, with a ceiling that only a mistake reaches; run alone and optimised for figures:
 //! `cargo test --release … speed -- --nocapture --test-threads 1`.
 
-use crate::support::{dist, manifest, setting};
+use crate::support::{cache, dist, manifest, setting};
 use kero_domain::EventKind;
 use kero_hooks::chain::{Tries, for_event};
 use kero_hooks::{Compiled, Event, Hook, Host, HostConfig, Verdict};
@@ -53,7 +53,7 @@ async fn calls(host: &Host, hook: &Arc<Hook>, n: usize) -> (Duration, Duration) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_stay_cheap() {
     assert!(dist().join(kero_hooks::RUNNER).exists(), "plugins/dist is empty: run plugins/build first");
-    let host = Host::start(HostConfig { dist_dir: dist(), ..HostConfig::default() }).unwrap();
+    let host = Host::start(HostConfig { dist_dir: dist(), cache: cache(), ..HostConfig::default() }).unwrap();
     let native = {
         let text = data().to_string();
         let mut took = Vec::new();
@@ -77,7 +77,7 @@ async fn calls_stay_cheap() {
         .unwrap();
     for (name, compiled, n) in [("rust", &rust, 3000), ("js", &script, 500)] {
         let info = compiled.info();
-        println!("{name}: {} bytes, component {}, compiled in {:?}", info.given_bytes, info.component_bytes, info.took);
+        println!("{name}: {} bytes, compiled in {:?} (from the cache: {})", info.bytes, info.took, info.from_cache);
         let reuse = json!({"reuse": {"calls": 1_000_000, "age": "1h"}});
         let fresh = calls(&host, &seat(&host, compiled, json!({})), n).await;
         let reused = calls(&host, &seat(&host, compiled, reuse), n).await;

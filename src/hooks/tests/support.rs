@@ -4,7 +4,7 @@
 use kero_domain::EventKind;
 use kero_hooks::capabilities::{HttpAnswer, HttpCall, HttpFailure, HttpFetch, Scope};
 use kero_hooks::fixture::Fixture;
-use kero_hooks::{Capabilities, Event, Hook, Host, HostConfig, Manifest, Setting};
+use kero_hooks::{CacheConfig, Capabilities, Event, Hook, Host, HostConfig, Manifest, Setting};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,6 +134,11 @@ pub fn host() -> Host {
 
 pub fn dist() -> std::path::PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/dist").into()
+}
+
+/// Compiled guests are kept from one run of the tests to the next.
+pub fn cache() -> Option<CacheConfig> {
+    Some(CacheConfig { dir: concat!(env!("CARGO_TARGET_TMPDIR"), "/hooks-compiled").into(), key: [7; 32] })
 }
 
 pub fn manifest(more: Value) -> Manifest {
