@@ -54,6 +54,16 @@ pub struct Setting {
     pub dry_run: bool,
 }
 
+/// A delivery that hooks are asked about.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    pub event: &'a Arc<Event>,
+    /// The event's `data` as it is delivered.
+    pub data: &'a str,
+    /// The endpoint's id.
+    pub endpoint: &'a str,
+}
+
 impl<T> Ran<T> {
     fn map<U>(self, f: impl FnOnce(T) -> Option<U>) -> Ran<U> {
         let Self { answer, effects, logs, cost } = self;
@@ -81,31 +91,27 @@ impl Host {
     pub async fn shape(
         &self,
         hook: &Arc<Hook>,
-        event: &Arc<Event>,
-        data: &str,
-        endpoint: &str,
+        delivery: Delivery<'_>,
         request: &Request,
         setting: &Setting,
     ) -> Ran<Request> {
-        let question = Question::Shape { data: data.to_owned(), request: request.clone() };
-        let ran = self.ask(hook, event, Some(endpoint), question, setting).await;
+        let question = Question::Shape { data: delivery.data.to_owned(), request: request.clone() };
+        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
         ran.map(|answer| if let Answer::Request(it) = answer { Some(it) } else { None })
     }
 
     /// What an endpoint's answer means. `usual` is the gateway's own judgement.
-    #[allow(clippy::too_many_arguments)]
     pub async fn judge(
         &self,
         hook: &Arc<Hook>,
-        event: &Arc<Event>,
-        endpoint: &str,
+        delivery: Delivery<'_>,
         request: &Request,
         response: &Response,
         usual: &Judgement,
         setting: &Setting,
     ) -> Ran<Judgement> {
         let question = Question::Judge { request: request.clone(), response: response.clone(), usual: usual.clone() };
-        let ran = self.ask(hook, event, Some(endpoint), question, setting).await;
+        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
         ran.map(|answer| if let Answer::Judgement(it) = answer { Some(it) } else { None })
     }
 
@@ -160,13 +166,16 @@ pub(crate) async fn run(
         event: work.event.id.clone(),
     };
     let task = Task::new(hook.seat(), scope, capabilities.clone(), outside);
-    let mut live = match Live::waiting(host, hook, task) {
-        Ok(live) => live,
-        Err(task) => match Live::fresh(host, hook, task).await {
+    let mut live = match Live::waiting(host, hook, &task.scope.instance) {
+        Some(mut live) => {
+            live.store.data_mut().task = task;
+            live
+        }
+        None => match Live::fresh(host, hook, task).await {
             Ok(live) => live,
-            Err((failed, store)) => {
+            Err((failed, mut store)) => {
                 let failed = instantiation(hook, &store, &failed);
-                return account(hook, store, started, Err(failed));
+                return settle(hook, &mut store, started, Err(failed));
             }
         },
     };
@@ -193,33 +202,32 @@ pub(crate) async fn run(
     };
     // a guest that answered in good order is intact, whatever it answered
     let intact = !matches!(&answer, Err(failed) if failed.kind.class() == crate::error::Class::Fault);
-    if intact && hook.manifest.reuse.is_some() {
-        let ran = settle(hook, &mut live.store, started, answer);
+    let ran = settle(hook, &mut live.store, started, answer);
+    if intact {
         live.put_back(host, hook);
-        return ran;
     }
-    account(hook, live.store, started, answer)
+    ran
 }
 
-/// The account of a call whose instance goes away.
-fn account(hook: &Hook, mut store: Store<State>, started: Instant, answer: Result<Answer, HookError>) -> Ran<Answer> {
-    settle(hook, &mut store, started, answer)
-}
+/// The account of a call.
 
 fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Result<Answer, HookError>) -> Ran<Answer> {
     let fuel = hook.host.config.fuel.then(|| FUEL.saturating_sub(store.get_fuel().unwrap_or(FUEL)));
     let state = store.data_mut();
     let logs = state.task.log.finish();
+    let now = i64::try_from(state.task.capabilities.clock.now()).unwrap_or(0);
+    let (logs, over) = hook.within_the_minute(logs, now);
     let cost = Cost {
         ticks: state.task.ticks,
         wall: started.elapsed(),
         memory_peak: state.meter.peak,
         host_calls: state.task.host_calls,
-        log_dropped: state.task.log.dropped,
+        log_dropped: state.task.log.dropped + over,
         fuel,
         denied: state.task.denied.iter().copied().collect(),
     };
     let effects = std::mem::take(&mut state.task.effects);
+    state.task.end();
     Ran { effects: if answer.is_ok() { effects } else { Effects::default() }, answer, logs, cost }
 }
 

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Hooks that one event meets at most.
-pub const LONGEST: usize = 8;
+pub const LONGEST: usize = 16;
 
 /// The transforms of an event, in the order in which they are called. A plugin does not meet events that its own
 /// messages cause.

@@ -41,6 +41,7 @@ async fn start(
     hook: &Arc<Hook>,
     outside: tokio::runtime::Handle,
 ) -> Result<Option<Vec<String>>, HookError> {
+    let _place = host.calls.acquire().await.ok();
     let _running = host.pulse.running();
     let plugin = hook.manifest.name.to_string();
     let scope = Scope { plugin, instance: String::new(), event: String::new() };

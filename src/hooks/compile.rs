@@ -133,7 +133,9 @@ fn component_of(bytes: &[u8], runner: bool) -> Result<Cow<'_, [u8]>, CompileErro
         match snapshot::started(bytes) {
             Ok(Some(started)) => module = Cow::Owned(started),
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = %format!("{error:#}"), "every .js call starts its engine: calls are slower"),
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "every .js call starts its engine: calls are slower")
+            }
         }
     }
     let failed = |error| CompileError::Componentize(format!("{error:#}"));

@@ -1,6 +1,6 @@
 //! Dry runs: a plugin against its cases, or one call without effects. The host is the real one; nothing is done.
 
-use crate::call::{Cost, Setting};
+use crate::call::{Cost, Delivery, Setting};
 use crate::cases::{Case, CaseError, Expect};
 use crate::compile::Compiled;
 use crate::effects::Effects;
@@ -154,6 +154,7 @@ type Asked = (Result<Value, HookError>, Effects, Vec<LogLine>, Cost);
 
 async fn ask(host: &Host, hook: &Arc<Hook>, event: &Arc<crate::event::Event>, case: &Case, setting: &Setting) -> Asked {
     const ENDPOINT: &str = "00000000-0000-7000-8000-0000000000ee";
+    let delivery = Delivery { event, data: &case.data, endpoint: ENDPOINT };
     match (hook.manifest.kind, &case.response) {
         (Kind::Transform, _) => {
             let ran = host.transform(hook, event, &case.data, setting).await;
@@ -164,7 +165,7 @@ async fn ask(host: &Host, hook: &Arc<Hook>, event: &Arc<crate::event::Event>, ca
             (shown, ran.effects, ran.logs, ran.cost)
         }
         (Kind::Delivery, None) => {
-            let ran = host.shape(hook, event, &case.data, ENDPOINT, &case.request, setting).await;
+            let ran = host.shape(hook, delivery, &case.request, setting).await;
             (ran.answer.map(|request| show_request(&request)), ran.effects, ran.logs, ran.cost)
         }
         (Kind::Delivery, Some(response)) => {
@@ -172,7 +173,7 @@ async fn ask(host: &Host, hook: &Arc<Hook>, event: &Arc<crate::event::Event>, ca
                 200..=299 => Judgement::Success,
                 _ => Judgement::Retry { after: None },
             };
-            let ran = host.judge(hook, event, ENDPOINT, &case.request, response, &usual, setting).await;
+            let ran = host.judge(hook, delivery, &case.request, response, &usual, setting).await;
             (ran.answer.map(|judgement| show_judgement(&judgement)), ran.effects, ran.logs, ran.cost)
         }
     }

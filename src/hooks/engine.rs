@@ -45,7 +45,7 @@ impl Default for HostConfig {
             maxima: Maxima::default(),
             artefact: 4 << 20,
             calls_per_plugin: 4,
-            calls: 32,
+            calls: 64,
             chain: Duration::from_secs(2),
             cache: None,
             dist_dir: PathBuf::from("plugins/dist"),

@@ -4,6 +4,7 @@ use crate::breaker::Breaker;
 use crate::compile::Compiled;
 use crate::engine::{Host, Inner};
 use crate::grants::Grants;
+use crate::host::log::LogLine;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, ManifestError, Name};
 use serde_json::{Map, Value};
@@ -18,7 +19,18 @@ pub struct Hook {
     seat: Arc<Seat>,
     pub(crate) places: Semaphore,
     breaker: Mutex<Breaker>,
+    logged: Mutex<Logged>,
 }
+
+/// Bytes of log in a minute (Unix minutes).
+#[derive(Default)]
+struct Logged {
+    minute: i64,
+    bytes: usize,
+}
+
+/// Bytes of log per plugin and minute.
+const LOG_MINUTE: usize = 1 << 20;
 
 /// What a running guest is bound to.
 pub struct Seat {
@@ -74,7 +86,7 @@ impl Hook {
             config,
             config_text,
         };
-        Ok(Arc::new(Self { seat: Arc::new(seat), places, breaker: Mutex::default() }))
+        Ok(Arc::new(Self { seat: Arc::new(seat), places, breaker: Mutex::default(), logged: Mutex::default() }))
     }
 
     pub(crate) fn seat(&self) -> &Arc<Seat> {
@@ -83,6 +95,27 @@ impl Hook {
 
     pub fn name(&self) -> &Name {
         &self.manifest.name
+    }
+
+    /// The lines that the plugin's share of this minute has room for, and the bytes of the others.
+    pub(crate) fn within_the_minute(&self, lines: Vec<LogLine>, now: i64) -> (Vec<LogLine>, u64) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let minute = now.div_euclid(60_000);
+        if logged.minute != minute {
+            *logged = Logged { minute, bytes: 0 };
+        }
+        let mut over = 0;
+        let mut kept = lines;
+        kept.retain(|line| {
+            let fits = logged.bytes + line.text.len() <= LOG_MINUTE;
+            if fits {
+                logged.bytes += line.text.len()
+            } else {
+                over += line.text.len() as u64
+            }
+            fits
+        });
+        (kept, over)
     }
 
     /// For the admin API and the chains.

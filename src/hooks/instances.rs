@@ -30,24 +30,15 @@ pub(crate) struct Idle {
 pub(crate) const FUEL: u64 = 1 << 50;
 
 impl Live {
-    /// A waiting instance of this plugin for this WhatsApp instance, with a new task.
-    pub(crate) fn waiting(host: &Inner, hook: &Seat, task: Task) -> Result<Self, Task> {
-        if hook.manifest.reuse.is_none() {
-            return Err(task);
-        }
+    /// A waiting instance of this plugin for this WhatsApp instance. It still has its last task.
+    pub(crate) fn waiting(host: &Inner, hook: &Seat, instance: &str) -> Option<Self> {
+        hook.manifest.reuse?;
         let found = {
             let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let at =
-                idle.waiting.iter().position(|(id, instance, _)| *id == hook.id && *instance == task.scope.instance);
-            at.and_then(|at| idle.waiting.remove(at))
+            let at = idle.waiting.iter().position(|(id, whose, _)| *id == hook.id && whose == instance)?;
+            idle.waiting.remove(at)
         };
-        match found {
-            Some((_, _, mut live)) if !live.worn(hook) => {
-                live.store.data_mut().task = task;
-                Ok(live)
-            }
-            _ => Err(task),
-        }
+        found.map(|(_, _, live)| live).filter(|live| !live.worn(hook))
     }
 
     pub(crate) async fn fresh(host: &Inner, hook: &Seat, task: Task) -> Result<Self, (wasmtime::Error, Store<State>)> {

@@ -53,7 +53,7 @@ pub mod verdict;
 mod work;
 
 pub use cache::CacheConfig;
-pub use call::{Cost, Ran, Setting};
+pub use call::{Cost, Delivery, Ran, Setting};
 pub use capabilities::Capabilities;
 pub use compile::{Compiled, RUNNER};
 pub use effects::{Effects, KvChange, KvWrite, StagedSend};

@@ -2,7 +2,7 @@
 
 use crate::ack;
 use crate::breaker::{Gate, PROBE_AFTER_MS};
-use crate::call::{self, Cost, Ran, Setting};
+use crate::call::{self, Cost, Delivery, Ran, Setting};
 use crate::chain::{End, Outcome, Tries};
 use crate::effects::Effects;
 use crate::engine::{Host, Inner};
@@ -94,9 +94,7 @@ impl Host {
     pub async fn run_shapes(
         &self,
         hooks: Vec<Arc<Hook>>,
-        event: &Arc<Event>,
-        data: &str,
-        endpoint: &str,
+        delivery: Delivery<'_>,
         request: Request,
         tries: Tries,
         setting: &Setting,
@@ -105,19 +103,17 @@ impl Host {
             let end = End::Go(Shaped { request, failures: Vec::new() });
             return Chained { end, effects: Effects::default(), records: Vec::new() };
         }
-        let walk = self.walk(event, Some(endpoint), tries, setting);
-        let data = data.to_owned();
+        let walk = self.walk(delivery.event, Some(delivery.endpoint), tries, setting);
+        let data = delivery.data.to_owned();
         self.on_workers(walk.shapes(hooks, data, request)).await.unwrap_or_else(stopping)
     }
 
     /// Asks the hooks of a delivery what an answer means, each told what the one before it said. A hook that fails has
     /// no say: an attempt was made, and it must end.
-    #[allow(clippy::too_many_arguments)]
     pub async fn run_judges(
         &self,
         hooks: Vec<Arc<Hook>>,
-        event: &Arc<Event>,
-        endpoint: &str,
+        delivery: Delivery<'_>,
         request: Request,
         response: Response,
         usual: Judgement,
@@ -126,7 +122,7 @@ impl Host {
         if hooks.is_empty() {
             return Chained { end: End::Go(usual), effects: Effects::default(), records: Vec::new() };
         }
-        let walk = self.walk(event, Some(endpoint), Tries::new(), setting);
+        let walk = self.walk(delivery.event, Some(delivery.endpoint), Tries::new(), setting);
         self.on_workers(walk.judges(hooks, request, response, usual)).await.unwrap_or_else(stopping)
     }
 

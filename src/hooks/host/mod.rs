@@ -125,6 +125,11 @@ impl Task {
         Ok(UpdateDeadline::Yield(1))
     }
 
+    /// The call ended: another may be long now.
+    pub(crate) fn end(&mut self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Runs a capability's future where the call came from.
     pub(crate) async fn outside<T: Send + 'static>(
         &self,

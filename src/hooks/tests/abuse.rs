@@ -175,6 +175,19 @@ async fn a_flood_of_log_is_dropped_and_counted() {
     assert_eq!(ran.logs[0].level, Level::Warn);
 }
 
+#[tokio::test]
+async fn a_plugin_has_a_share_of_log_in_a_minute() {
+    let import = r#"(import "kero:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let line = "(call $log (i32.const 2) (i32.const 0) (i32.const 8192)) i32.const 0";
+    let host = host();
+    let chatty = hook(&host, guest(import, line), json!({})).await;
+    let mut lines = 0;
+    for _ in 0..200 {
+        lines += host.transform(&chatty, &message(), "{}", &setting()).await.logs.len();
+    }
+    assert_eq!(lines, 128, "1 MiB of lines of 8 KiB");
+}
+
 const FETCH: &str = r#"(import "kero:plugin/http@0.1.0" "fetch"
     (func $fetch (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
 

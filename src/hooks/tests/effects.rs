@@ -172,3 +172,19 @@ async fn requests_go_only_to_granted_urls_and_choose_no_host() {
         assert_eq!(request.headers[0].1, "e1/tried/1");
     }
 }
+
+#[tokio::test]
+async fn a_waiting_instance_holds_no_place_for_long_calls() {
+    let host = host();
+    // some ten ticks
+    let long = "(local $n i32) (loop $on (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br_if $on (i32.lt_u (local.get $n) (i32.const 60000000)))) i32.const 0";
+    let more = json!({"reuse": {"calls": 9, "age": "1h"}, "limits": {"cpu_ms": 1000, "wall_ms": 5000}});
+    let kept = hook(&host, guest("", long), more).await;
+    for instance in ["a", "b", "c"] {
+        let event = Arc::new(Event::new("e", EventKind::Message, instance, 0, &json!({})));
+        let ran = host.transform(&kept, &event, "{}", &setting()).await;
+        assert_eq!(ran.answer, Ok(Verdict::Pass));
+        assert!(ran.cost.ticks >= 2, "long enough to need a place: {}", ran.cost.ticks);
+    }
+}

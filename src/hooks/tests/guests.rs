@@ -104,6 +104,76 @@ async fn mistakes_are_told_with_their_place() {
     }
 }
 
+/// Runs a transform in JavaScript on one message; every wish is granted.
+async fn script(host: &Host, source: &str, kv: &str) -> kero_hooks::dry::Report {
+    let folder = tempfile::tempdir().unwrap();
+    let name = Name::try_from("my-hook".to_owned()).unwrap();
+    write(folder.path(), &template::files(&name, Language::JavaScript, Kind::Transform));
+    let toml = std::fs::read_to_string(folder.path().join("plugin.toml")).unwrap();
+    let toml = toml.replace("# kv = \"1MiB\"", "kv = \"1KiB\"").replace("# http", "http").replace("# send", "send");
+    std::fs::write(folder.path().join("plugin.toml"), toml).unwrap();
+    std::fs::write(folder.path().join("hook.js"), source).unwrap();
+    std::fs::write(folder.path().join("cases/first/kv.json"), kv).unwrap();
+    let answer =
+        r#"[{"url": "https://api.example.com/x", "status": 201, "headers": {"X-Y": "z"}, "body": "{\"a\":1}"}]"#;
+    std::fs::write(folder.path().join("cases/first/http.json"), answer).unwrap();
+    let bench = Bench::open(host, folder.path()).await.unwrap();
+    bench.run(host, folder.path(), false).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn scripts_reach_the_capabilities() {
+    let host = host();
+    let source = "export default async (event, context) => {
+        const { kv } = kero, seen = [];
+        seen.push(kv.get('stored'), kv.get('none'), kv.increment('n', 5), kv.increment('n'), kv.get('n'));
+        kv.set('stored', { a: 1 }, 60); seen.push(kv.get('stored'), kv.increment('stored', 2));
+        kv.delete('stored'); seen.push(kv.get('stored'));
+        try { kv.set('large', 'x'.repeat(2000)); } catch (error) { seen.push(error.message); }
+        try { kv.set('k'.repeat(300), ''); } catch (error) { seen.push(error.message); }
+        const answer = await fetch('https://api.example.com/x', { method: 'put', headers: { 'X-A': 'b' }, body: 'hi' });
+        seen.push(answer.status, answer.headers.get('x-y'), (await answer.json()).a);
+        seen.push(Date.now(), new Date().toISOString(), Math.random() === Math.random());
+        seen.push(new TextDecoder().decode(new TextEncoder().encode('grüß 👋')), context.dryRun, context.plugin);
+        seen.push(kero.send.text('+15557654321', 'hi', event.message.id));
+        console.log('seen', seen.length, { of: 'them' });
+        return { data: { seen } };
+    }";
+    let report = script(&host, source, r#"{"stored": "before", "n": "10"}"#).await;
+    let outcome = report.outcome.unwrap_or_else(|| panic!("{:?}", report.error));
+    let expected = serde_json::json!([
+        "before",
+        null,
+        15,
+        16,
+        "16",
+        "{\"a\":1}",
+        2,
+        null,
+        "kv.set: the storage that was granted is used up",
+        "kv.set: the key or the value is too long",
+        201,
+        "z",
+        1,
+        1_767_268_800_000_u64,
+        "2026-01-01T12:00:00.000Z",
+        false,
+        "grüß 👋",
+        true,
+        "my-hook",
+        "00000000-0000-7000-8000-000000000001.my-hook.1",
+    ]);
+    assert_eq!(outcome["data"]["seen"], expected);
+    let changes: Vec<&str> =
+        outcome["effects"]["kv"].as_array().unwrap().iter().map(|it| it["change"].as_str().unwrap()).collect();
+    assert_eq!(changes, vec!["add", "add", "set", "add", "delete"]);
+    assert_eq!(outcome["effects"]["sends"][0]["chat"], "+15557654321");
+    assert_eq!(report.logs[0].text, "seen 20 {\"of\":\"them\"}");
+    let request = &report.requests[0];
+    assert_eq!((request.method.as_str(), request.body.as_str()), ("PUT", "hi"));
+    assert_eq!(request.headers[0], ("x-a".to_owned(), "b".to_owned()));
+}
+
 #[tokio::test]
 async fn runs_repeat_to_the_last_number() {
     let host = host();
