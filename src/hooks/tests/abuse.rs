@@ -228,7 +228,7 @@ async fn a_call_whose_caller_goes_away_is_stopped() {
     let host = host();
     let more = json!({"grants": everything(), "limits": {"wall_ms": 10000}});
     let waiting = hook(&host, fetches("https://api.example/slow"), more).await;
-    // as many as the plugin has places: were they not stopped, the last call would find none
+    // more than the plugin has places: were they not stopped, the last call would find none for 2 s
     for _ in 0..8 {
         let (event, setting) = (message(), never_answering());
         let call = host.transform(&waiting, &event, "{}", &setting);
@@ -236,7 +236,7 @@ async fn a_call_whose_caller_goes_away_is_stopped() {
         assert!(gone.is_err());
     }
     let last = hook(&host, guest("", PASS), json!({})).await;
-    let answered = tokio::time::timeout(Duration::from_secs(5), async {
+    let answered = tokio::time::timeout(Duration::from_secs(1), async {
         host.transform(&waiting, &message(), "{}", &setting()).await;
         host.transform(&last, &message(), "{}", &setting()).await
     });
@@ -292,6 +292,6 @@ async fn guests_that_spin_do_not_hold_the_last_free_thread() {
     spinning.iter().for_each(tokio::task::JoinHandle::abort);
     let (alone, beside) = (alone[100], beside[100]);
     println!("median of a good call: {alone:?} alone, {beside:?} beside four that spin");
-    // without the places for long calls this is several ticks of 5 ms
-    assert!(beside < Duration::from_millis(5) + alone * 10, "{alone:?} alone, {beside:?} beside");
+    // without the places for long calls it waits for the end of somebody's tick: 3 ms
+    assert!(beside < Duration::from_micros(1500) + alone * 2, "{alone:?} alone, {beside:?} beside");
 }
