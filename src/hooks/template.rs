@@ -58,8 +58,8 @@ pub fn files(name: &Name, language: Language, kind: Kind) -> Files {
         }
         Language::Rust => {
             let (source, feature) = match kind {
-                Kind::Transform => (include_str!("../../plugins/template/transform.rs.txt"), "transform"),
-                Kind::Delivery => (include_str!("../../plugins/template/delivery.rs.txt"), "delivery"),
+                Kind::Transform => (include_str!("../../plugins/template/transform.rs"), "transform"),
+                Kind::Delivery => (include_str!("../../plugins/template/delivery.rs"), "delivery"),
             };
             let cargo = include_str!("../../plugins/template/Cargo.toml.txt");
             files.push(("plugin.toml", manifest(&format!("{name}.wasm"))));
