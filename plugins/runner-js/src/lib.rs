@@ -22,7 +22,10 @@ impl on_event::Guest for Runner {
         Ok(match word.as_str() {
             "pass" => on_event::Verdict::Pass,
             "drop" => on_event::Verdict::Drop(text()),
-            "replace" => on_event::Verdict::Replace(text()),
+            "replace" => match text() {
+                same if same == event.data => on_event::Verdict::Pass,
+                data => on_event::Verdict::Replace(data),
+            },
             _ => {
                 let data = text();
                 let data = (!data.is_empty()).then_some(data);
@@ -85,14 +88,17 @@ impl on_script::Guest for Runner {
 pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| *byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&text[from..at]);
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            _ => out.push_str(&format!("\\u{byte:04x}")),
         }
+        from = at + 1;
     }
+    out.push_str(&text[from..]);
     out.push('"');
     out
 }

@@ -72,13 +72,10 @@
     return JSON.stringify(data);
   };
 
-  const verdict = (answer, event, before) => {
+  const verdict = (answer, event) => {
     if (answer === undefined) return ['pass'];
     if (answer === null) return ['drop', 'dropped'];
-    if (answer === event) {
-      const after = json(event.data);
-      return after === before ? ['pass'] : ['replace', after];
-    }
+    if (answer === event) return ['replace', json(event.data)]; // the component sees whether it is the same
     if (isObject(answer) && answer.drop !== undefined) return ['drop', String(answer.drop)];
     if (isObject(answer) && Array.isArray(answer.to)) {
       return ['route', answer.data === undefined ? '' : json(answer.data), ...answer.to.map(String)];
@@ -99,8 +96,7 @@
     attach: (namespace) => { hook = namespace; },
     exports: () => Object.keys(hook).filter((name) => typeof hook[name] === 'function'),
     handle: async (context, event) => {
-      const before = JSON.stringify(event.data);
-      return verdict(await wanted('default')(event, context), event, before);
+      return verdict(await wanted('default')(event, context), event);
     },
     shape: async (context, event, request) => {
       request.headers = Object.fromEntries(request.headers);

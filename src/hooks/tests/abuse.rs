@@ -236,7 +236,7 @@ async fn a_call_whose_caller_goes_away_is_stopped() {
         assert!(gone.is_err());
     }
     let last = hook(&host, guest("", PASS), json!({})).await;
-    let answered = tokio::time::timeout(Duration::from_secs(1), async {
+    let answered = tokio::time::timeout(Duration::from_millis(1500), async {
         host.transform(&waiting, &message(), "{}", &setting()).await;
         host.transform(&last, &message(), "{}", &setting()).await
     });
@@ -288,10 +288,14 @@ async fn guests_that_spin_do_not_hold_the_last_free_thread() {
         }));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let beside = latencies(&host, &good, 200).await;
+    let mut beside = Duration::MAX;
+    // the best of some: other work on the machine is not what is measured
+    for _ in 0..5 {
+        beside = beside.min(latencies(&host, &good, 100).await[80]);
+    }
     spinning.iter().for_each(tokio::task::JoinHandle::abort);
-    let (alone, beside) = (alone[100], beside[100]);
-    println!("median of a good call: {alone:?} alone, {beside:?} beside four that spin");
-    // without the places for long calls it waits for the end of somebody's tick: 3 ms
-    assert!(beside < Duration::from_micros(1500) + alone * 2, "{alone:?} alone, {beside:?} beside");
+    let alone = alone[160];
+    println!("four of five good calls take at most {alone:?} alone, {beside:?} beside four that spin");
+    // without the places for long calls it waits for the end of somebody's tick: 2 to 3 ms
+    assert!(beside < Duration::from_millis(1) + alone * 2, "{alone:?} alone, {beside:?} beside");
 }

@@ -7,14 +7,19 @@ use kero_hooks::manifest::Name;
 use kero_hooks::template::{self, Language};
 use kero_hooks::{Host, HostConfig, Kind};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 fn plugins() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins").into()
 }
 
+/// One for all tests: the runner is compiled once.
 fn host() -> Host {
-    assert!(dist().join(kero_hooks::RUNNER).exists(), "plugins/dist is empty: run plugins/build first");
-    Host::start(HostConfig { dist_dir: dist(), cache: cache(), ..HostConfig::dry() }).unwrap()
+    static HOST: LazyLock<Host> = LazyLock::new(|| {
+        assert!(dist().join(kero_hooks::RUNNER).exists(), "plugins/dist is empty: run plugins/build first");
+        Host::start(HostConfig { dist_dir: dist(), cache: cache(), ..HostConfig::dry() }).unwrap()
+    });
+    HOST.clone()
 }
 
 /// Runs a plugin's cases. `UPDATE=1` writes expectations that are missing or differ.
