@@ -78,7 +78,9 @@ async fn calls_stay_cheap() {
         )
         .await
         .unwrap();
-    for (name, compiled, n) in [("nothing", &nothing, 3000), ("rust", &rust, 3000), ("redact", &redact, 3000), ("js", &script, 500)] {
+    for (name, compiled, n) in
+        [("nothing", &nothing, 3000), ("rust", &rust, 3000), ("redact", &redact, 3000), ("js", &script, 500)]
+    {
         let info = compiled.info();
         println!("{name}: {} bytes, compiled in {:?} (from the cache: {})", info.bytes, info.took, info.from_cache);
         let reuse = json!({"reuse": {"calls": 1_000_000, "age": "1h"}});
