@@ -1,1 +1,20 @@
-//! kero-migrations
+//! The schema, one for SQLite and Postgres. A migration is never edited after landing; the next one changes it.
+//!
+//! Times are `i64` Unix milliseconds (a database's own time types sort or round differently); a column whose
+//! name ends in `_secs` keeps the protocol's Unix seconds. Columns that hold sealed bytes are blobs.
+
+use sea_orm_migration::prelude::*;
+
+mod m20261124_000001_gateway;
+mod m20261124_000002_device_store;
+mod table;
+
+/// All migrations, oldest first.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261124_000001_gateway::Migration), Box::new(m20261124_000002_device_store::Migration)]
+    }
+}

@@ -1,1 +1,114 @@
-//! Kero
+//! # Kero: the architecture
+//!
+//! A self-hosted WhatsApp gateway: REST in, signed webhooks out. This page is the place to start reading.
+//!
+//! ## Bird's eye
+//!
+//! ```text
+//!   your program ──HTTP──▶ api ─▶ gateway/intake ─▶ gateway/queue ─▶ gateway/worker ─▶ whatsapp ──▶ WhatsApp
+//!                                       │                 │                │              │
+//!                                       ▼                 ▼                ▼              ▼
+//!                                     store: one database, SQLite or Postgres; the row is the truth
+//!                                       ▲                                                 │
+//!   your program ◀─webhook─ gateway/delivery ◀──────────── gateway/events ◀───────────────┘
+//! ```
+//!
+//! One process holds many WhatsApp accounts (*instances*). Each is a linked device, like WhatsApp Web, with its own
+//! connection and its own encryption state. Everything that matters is a row in the database before it is promised to
+//! anybody; whatever is in memory, or in Redis, can be thrown away and is rebuilt from the rows.
+//!
+//! Entry points: `src/main.rs` (the command), `src/run.rs` (what each command does), [`boot`] (start and stop; the only file
+//! that knows every room), and in `src/api` one file per group of operations.
+//!
+//! ## The life of a message
+//!
+//! 1. **api** reads `POST /messages/text`, checks the key and the JSON, and gives it a request id that follows it into
+//!    every log line and webhook.
+//! 2. **gateway/intake** checks the recipient and the instance, mints the final WhatsApp message id, and commits a *job*
+//!    row. Nothing has gone to WhatsApp yet. With `X-Async: true` the answer is `202` now; without, the request waits for
+//!    the job's end. From here both take the same way.
+//! 3. **gateway/queue** says which jobs are due. A synchronous send goes from its commit straight to its lane.
+//! 4. **gateway/worker** runs one *lane* per chat: first in, first out in a chat, parallel over chats and instances. It
+//!    builds the protobuf, commits it with the *intent* (`sending`), and only then hands it to the link.
+//! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
+//! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
+//!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
+//! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
+//!    the frozen protobuf under the same message id, which the recipient shows once.
+//!
+//! ## The life of an event
+//!
+//! 1. **whatsapp** decrypts an incoming message, turns it into the words of `domain`, and calls back *before* it is
+//!    acknowledged to WhatsApp.
+//! 2. **gateway/events** commits it to the journal. Only then is it acknowledged: what was not committed is delivered
+//!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
+//! 3. The *fan-out* takes pending events in order, gives each the instance's next sequence number and writes one delivery
+//!    row per endpoint that wants it, in one commit.
+//! 4. **gateway/delivery** posts the heads of each chat in order: guarded against private addresses, signed twice
+//!    (Kero-Kero's header and Standard Webhooks), retried for days, then dead.
+//! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something.
+//!
+//! ## The rooms
+//!
+//! Each room is a crate in `src/`; its manifest says whom it may know, and the compiler holds it to that.
+//!
+//! | room | what it does | knows | the only one that names |
+//! | --- | --- | --- | --- |
+//! | `domain` | words and rules: ids, addresses, content, states, events, retry, faults; no I/O, no async | nobody | |
+//! | `store` | the database: entities, queries by aggregate, the grouping writer, encryption at rest | domain | `sea-orm` |
+//! | `whatsapp` | the client library behind our words: link, outbound, inbound, device store | domain, store | `whatsapp-rust` |
+//! | `gateway` | what Kero does, in the order of the data flow | domain, store, whatsapp | `redis` (in `queue`) |
+//! | `api` | HTTP; the OpenAPI document is generated from its handlers | domain, store, gateway, telemetry | `poem` |
+//! | `simulator` | a simulated WhatsApp that speaks the real protocol | nobody | |
+//! | `telemetry` | log and metrics | nobody | `tracing-subscriber`, the exporter |
+//! | root (`kero`) | configuration, commands, start and stop, the demo | all | `clap`, `figment`, `anyhow` |
+//!
+//! Who knows the layers of Kero's first sketch finds them here: Handlers → `api`, Services → `gateway`, Repositories →
+//! `store`, WhatsApp Manager → `gateway/instances`, Queue Worker → `gateway/worker`.
+//!
+//! ## Invariants
+//!
+//! Many are about things that are deliberately absent.
+//!
+//! - **Accepted means accounted for.** Every `202` ends in exactly one of sent, failed or cancelled, and exactly one
+//!   `message_ack` says which, whatever is killed, whenever.
+//! - **Intent before wire.** No message reaches the socket before its intent is committed, and a job has one message id
+//!   and one protobuf for its whole life.
+//! - **Success is WhatsApp's acknowledgement**, never the return of a call.
+//! - **Acknowledged messages ⊆ committed events.** Nothing runs in the commit of an incoming message but the commit.
+//!   (What the library acknowledges before we see it is best effort; the README lists it.)
+//! - **Accepting a send does no WhatsApp I/O.** A `202` never waits for a network but the database's.
+//! - **Redis holds nothing that is nowhere else.** Flushing it loses nothing.
+//! - **An instance has one owner.** Every write for it carries the owner's epoch; a process that lost the instance cannot
+//!   write for it. The data folder is locked as long as a process runs.
+//! - **A store command that cannot succeed fails alone**, not the group that it was committed with.
+//! - **No sleeping retries.** A wait is a due time in a row; nothing is lost when the process ends meanwhile.
+//! - **A phone number, a hidden id (LID) and a JID are different things** and never stand in for each other.
+//! - **No panics, no `unwrap`** outside of tests; the lints of the workspace deny them.
+//! - **One clock.** `domain::Timestamp::now` is the only reader of the wall clock.
+//! - **A client never reads a source error's text**; it reads a fault out of one closed list, and the log has the rest
+//!   under the request id.
+//! - **No message text, phone number or secret in the log** at level info or above; no secret in `--print-config`.
+//! - **No default secret, no phone home, no licence gate.** The first key is random, shown once, and stored as a hash.
+//! - **A default binary cannot skip the certificate check.** Only the feature `simulator` compiles that in, and a binary
+//!   with it talks to loopback addresses only.
+//! - **Rooms have error types by what to do about them**; `anyhow` is for the root, the simulator, and where the client
+//!   library's own traits demand it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod boot;
+pub mod cli;
+pub mod config;
+#[cfg(feature = "simulator")]
+mod demo;
+mod keys;
+mod lock;
+mod master_key;
+mod run;
+mod shutdown;
+mod simulation;
+
+pub use run::run;
+
+/// This build's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

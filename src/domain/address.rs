@@ -51,7 +51,11 @@ impl Address {
         };
         // `user:device@server` and `user.agent:device@server` name a device of the contact
         let bare = user.split(':').next().unwrap_or(user);
-        let bare = if matches!(server, "s.whatsapp.net" | "c.us" | "lid") { bare.split('.').next().unwrap_or(bare) } else { bare };
+        let bare = if matches!(server, "s.whatsapp.net" | "c.us" | "lid") {
+            bare.split('.').next().unwrap_or(bare)
+        } else {
+            bare
+        };
         match server {
             "s.whatsapp.net" | "c.us" if digits(bare, 5..=15) => Ok(Self::Phone(bare.to_owned())),
             "s.whatsapp.net" | "c.us" => Err(AddressError::Phone),
@@ -91,7 +95,11 @@ impl Address {
     /// The part before the `@`.
     pub fn user(&self) -> &str {
         match self {
-            Self::Phone(user) | Self::Lid(user) | Self::Group(user) | Self::Newsletter(user) | Self::Broadcast(user) => user,
+            Self::Phone(user)
+            | Self::Lid(user)
+            | Self::Group(user)
+            | Self::Newsletter(user)
+            | Self::Broadcast(user) => user,
         }
     }
 
@@ -153,7 +161,14 @@ mod tests {
 
     #[test]
     fn reads_every_spelling_of_a_number() {
-        for text in ["491701234567", "+49 170 1234567", "+49 (170) 123-45.67", "491701234567@s.whatsapp.net", "491701234567@c.us", "491701234567:12@s.whatsapp.net"] {
+        for text in [
+            "491701234567",
+            "+49 170 1234567",
+            "+49 (170) 123-45.67",
+            "491701234567@s.whatsapp.net",
+            "491701234567@c.us",
+            "491701234567:12@s.whatsapp.net",
+        ] {
             assert_eq!(Address::parse(text).unwrap().jid(), "491701234567@s.whatsapp.net", "{text}");
         }
     }
@@ -173,7 +188,22 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_address() {
-        for text in ["", " ", "abc", "1234", "1234567890123456", "12345@", "@g.us", "x@y.z", "\u{202e}491701234567", "49170123456７", "a@g.us", "491701234567@s.whatsapp.net.evil", "-@g.us", "1@2@g.us"] {
+        for text in [
+            "",
+            " ",
+            "abc",
+            "1234",
+            "1234567890123456",
+            "12345@",
+            "@g.us",
+            "x@y.z",
+            "\u{202e}491701234567",
+            "49170123456７",
+            "a@g.us",
+            "491701234567@s.whatsapp.net.evil",
+            "-@g.us",
+            "1@2@g.us",
+        ] {
             assert!(Address::parse(text).is_err(), "{text:?}");
         }
     }

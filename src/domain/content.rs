@@ -44,7 +44,8 @@ impl Content {
         match self {
             Self::Text(Text { message }) => {
                 // zero-width characters alone show nothing, and WhatsApp drops such a message silently
-                let blank = |c: char| c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+                let blank =
+                    |c: char| c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
                 if message.chars().all(blank) {
                     return Err(ContentError::EmptyText);
                 }

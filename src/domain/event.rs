@@ -58,7 +58,16 @@ pub struct NewEvent {
 
 impl NewEvent {
     pub fn new(kind: EventKind, order_key: impl Into<String>, at: Timestamp, data: serde_json::Value) -> Self {
-        Self { id: EventId::new(), kind, order_key: order_key.into(), dedupe_key: None, message_id: None, at, data, request_id: None }
+        Self {
+            id: EventId::new(),
+            kind,
+            order_key: order_key.into(),
+            dedupe_key: None,
+            message_id: None,
+            at,
+            data,
+            request_id: None,
+        }
     }
 }
 

@@ -51,6 +51,7 @@ faults! {
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
     NotAcceptable = "not-acceptable", 406, Caller, "None of the accepted media types can be given.";
+    RequestTimeout = "request-timeout", 408, Transient, "The body did not arrive in time.";
     InstanceExists = "instance-exists", 409, Caller, "There already is an instance with this id.";
     InstanceNotConnected = "instance-not-connected", 409, Transient, "The instance is not connected to WhatsApp.";
     InstanceNotPaired = "instance-not-paired", 409, Permanent, "The instance is not paired with a phone, or was logged out.";
@@ -71,6 +72,8 @@ faults! {
     SendNotStarted = "send-not-started", 503, Transient, "The message waited too long and was cancelled; nothing was or will be sent.";
     QueueFull = "queue-full", 503, Throttled, "Too many jobs wait; nothing was accepted.";
     StorageUnavailable = "storage-unavailable", 503, Transient, "The database does not answer; nothing was accepted.";
+    NotReady = "not-ready", 503, Transient, "The gateway is starting or stopping.";
+    Timeout = "timeout", 503, Transient, "The gateway did not finish in time; look up what came of it before trying again.";
     ShuttingDown = "shutting-down", 503, Transient, "The gateway is stopping.";
     SendOutcomeUnknown = "send-outcome-unknown", 504, Transient, "WhatsApp has not answered yet; the job goes on under the same message id.";
     StorageFull = "storage-full", 507, Permanent, "The disk is full; nothing was accepted.";
@@ -86,7 +89,7 @@ pub struct Fault {
     /// Seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
     /// Extension members, e.g. `message_id` and `job` of an unknown outcome.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub extra: Box<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +100,7 @@ pub struct FieldError {
 
 impl Fault {
     pub fn new(code: FaultCode) -> Self {
-        Self { code, detail: None, errors: Vec::new(), retry_after: None, extra: serde_json::Map::new() }
+        Self { code, detail: None, errors: Vec::new(), retry_after: None, extra: Box::default() }
     }
 
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {

@@ -108,10 +108,14 @@ impl Cause {
             Self::Replaced => "Another client took over this device's connection; stop it, then connect again.",
             Self::TemporaryBan => "WhatsApp banned the account for a time; connect again when it is lifted.",
             Self::AccountLocked => "WhatsApp locked the account; open WhatsApp on the phone.",
-            Self::ClientOutdated => "WhatsApp refuses the announced client version; set whatsapp.version to a current one.",
+            Self::ClientOutdated => {
+                "WhatsApp refuses the announced client version; set whatsapp.version to a current one."
+            }
             Self::ConnectionLost => "The connection was lost; reconnecting.",
             Self::Unreachable => "WhatsApp could not be reached; trying again.",
-            Self::CertificateRefused => "The server's certificate chain did not verify; this is not WhatsApp, or somebody listens in.",
+            Self::CertificateRefused => {
+                "The server's certificate chain did not verify; this is not WhatsApp, or somebody listens in."
+            }
             Self::StorageFailed => "The database refused a write; the session is being rebuilt from what is stored.",
             Self::Restart => "The gateway restarted; reconnecting.",
             Self::Refused => "WhatsApp refused the connection.",

@@ -10,11 +10,7 @@ pub fn storable(text: &str) -> Cow<'_, str> {
 /// The same for every string and key of a JSON value.
 pub fn storable_json(value: &mut serde_json::Value) {
     match value {
-        serde_json::Value::String(text) => {
-            if text.contains('\0') {
-                *text = storable(text).into_owned();
-            }
-        }
+        serde_json::Value::String(text) if text.contains('\0') => *text = storable(text).into_owned(),
         serde_json::Value::Array(items) => items.iter_mut().for_each(storable_json),
         serde_json::Value::Object(members) => {
             if members.keys().any(|key| key.contains('\0')) {

@@ -10,8 +10,8 @@ pub mod events;
 mod health;
 pub mod instances;
 pub mod intake;
-mod read;
 pub mod queue;
+mod read;
 mod webhooks;
 pub mod worker;
 
@@ -90,8 +90,9 @@ pub(crate) struct Inner {
     pub delivery: delivery::DeliveryHandle,
     pub queue: Arc<dyn queue::Queue>,
     pub paused: AtomicBool,
-    /// Paused or resumed.
-    pub queue_changed: tokio::sync::Notify,
+    /// Held while the queue is being read.
+    pub queue_turn: tokio::sync::Mutex<()>,
+    pub queue_resumed: tokio::sync::Notify,
     pub ready: AtomicBool,
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
@@ -112,7 +113,8 @@ impl Gateway {
                 delivery,
                 queue,
                 paused: AtomicBool::new(config.queue_paused),
-                queue_changed: tokio::sync::Notify::new(),
+                queue_turn: tokio::sync::Mutex::default(),
+                queue_resumed: tokio::sync::Notify::new(),
                 ready: AtomicBool::new(false),
                 stopping: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -127,7 +129,8 @@ impl Gateway {
         };
         spawn(boxed(events::run(gateway.clone(), fanout_inbox)));
         spawn(boxed(delivery::run(gateway.clone(), delivery_inbox)));
-        spawn(boxed(queue::run(gateway.clone())));
+        spawn(boxed(queue::read(gateway.clone())));
+        spawn(boxed(queue::tend(gateway.clone())));
         instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));
         spawn(boxed(instances::watch_poisoned(gateway.clone())));
@@ -155,7 +158,9 @@ impl Gateway {
         instances::stop_all(self).await;
         self.inner.tasks.close();
         if tokio::time::timeout(deadline, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("tasks were still running at the shutdown deadline; their work is taken up at the next start");
+            tracing::warn!(
+                "tasks were still running at the shutdown deadline; their work is taken up at the next start"
+            );
         }
     }
 }

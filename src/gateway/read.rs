@@ -29,8 +29,7 @@ impl Gateway {
         let (code, error) = ("cancelled", "Cancelled on request before it was sent.");
         let now = Timestamp::now();
         let event = ack_event(&job, JobState::Cancelled, Some((code, error)), job.attempts, now);
-        let cancelled =
-            self.store().cancel_job(job.id, job.instance_pk, code, error, Some(event), now).await.map_err(fault)?;
+        let cancelled = self.store().cancel_job(job.id, code, error, Some(event), now).await.map_err(fault)?;
         if !cancelled {
             return Err(FaultCode::JobNotCancellable.into());
         }

@@ -46,6 +46,6 @@ pub(crate) fn new_endpoint(gateway: &Gateway, webhook: PutWebhook) -> Result<New
         .map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/url", why.to_string()))?;
     let events = EventFilter::try_from(webhook.events)
         .map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/events", why))?;
-    let secret = webhook.secret.map(|secret| (!secret.expose_secret().is_empty()).then_some(secret));
+    let secret = webhook.secret.map(|secret| Some(secret.expose_secret().to_owned()).filter(|text| !text.is_empty()));
     Ok(NewEndpoint { url: webhook.url, events, secret, enabled: webhook.enabled })
 }

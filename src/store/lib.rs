@@ -1,1 +1,39 @@
-//! kero-store
+//! The store: rows in SQLite or Postgres behind typed calls. The only room that names sea-orm.
+//!
+//! Reads go to a reader pool. Writes are commands: they go through a channel to a writer, which takes what waits,
+//! runs it as one transaction with one statement per kind, and answers each caller after the commit ([`writer`]).
+//! A write that belongs to an instance's owner carries the owner's epoch and is refused when that has moved on.
+//!
+//! Secrets and content are sealed before they reach the writer; the keys by which rows are found are not.
+//! Times are Unix milliseconds. Nothing here logs; errors are returned.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod conn;
+mod deliveries;
+pub mod device;
+mod endpoints;
+mod entity;
+mod error;
+mod events;
+mod instances;
+mod jobs;
+mod keys;
+mod seal;
+mod sql;
+mod store;
+#[doc(hidden)]
+pub mod testing;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use deliveries::{Attempt, Delivery, DeliveryOutcome};
+pub use endpoints::{Endpoint, NewEndpoint};
+pub use error::{Source, StoreError};
+pub use events::{Event, FanOut, NewDelivery, Verdict};
+pub use instances::Instance;
+pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
+pub use keys::ApiKey;
+pub use seal::MasterKey;
+pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

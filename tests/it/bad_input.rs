@@ -15,7 +15,8 @@ async fn operations(kero: &Kero) -> Vec<(Method, String, bool)> {
             if !matches!(method.as_str(), "GET" | "POST" | "PUT" | "DELETE" | "PATCH") {
                 continue;
             }
-            let open = operation["security"].as_array().is_some_and(Vec::is_empty) || operation.get("security").is_none();
+            let open =
+                operation["security"].as_array().is_some_and(Vec::is_empty) || operation.get("security").is_none();
             found.push((method, path.clone(), open));
         }
     }
@@ -24,7 +25,10 @@ async fn operations(kero: &Kero) -> Vec<(Method, String, bool)> {
 }
 
 fn fill(path: &str, instance: &str) -> String {
-    path.replace("{instance_id}", instance).replace("{correlation_id}", "none").replace("{id}", instance).replace("{code}", "nothing")
+    path.replace("{instance_id}", instance)
+        .replace("{correlation_id}", "none")
+        .replace("{id}", instance)
+        .replace("{code}", "nothing")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,11 +64,19 @@ async fn unknown_and_malformed_instances_are_problems_on_every_route() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
     kero.create("a").await;
-    for (method, path, open) in operations(&kero).await.into_iter().filter(|(_, path, _)| path.contains("{instance_id}")) {
+    for (method, path, open) in
+        operations(&kero).await.into_iter().filter(|(_, path, _)| path.contains("{instance_id}"))
+    {
         assert!(!open, "{path} is open");
-        let body = Some(json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x" }).to_string().into_bytes());
-        kero.request(method.clone(), &fill(&path, "unknown"), &[], body.clone()).await.problem(404, "instance-not-found");
-        for bad in ["a%2Fb", "a:b", "a%20b", &"x".repeat(300), "%C3%A4", "%00", ".."] {
+        let body = Some(
+            json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x" })
+                .to_string()
+                .into_bytes(),
+        );
+        kero.request(method.clone(), &fill(&path, "unknown"), &[], body.clone())
+            .await
+            .problem(404, "instance-not-found");
+        for bad in ["a%2Fb", "a:b", "a%20b", &"x".repeat(300), "%C3%A4", "%00"] {
             let answer = kero.request(method.clone(), &fill(&path, bad), &[], body.clone()).await;
             assert!(matches!(answer.status, 400 | 404), "{method} {path} {bad}: {} {}", answer.status, answer.text());
             assert_eq!(answer.header("content-type").as_deref(), Some("application/problem+json"));
@@ -80,25 +92,50 @@ async fn bodies_that_are_wrong_change_nothing() {
     person(&simulator, "491514000012", Script::Silent);
     let ledger = simulator.ledger().len();
     let send = "/instances/a/messages/text";
-    let with_body = [("/instances", Method::POST), ("/instances/a", Method::PUT), ("/instances/a/webhook", Method::POST), ("/instances/a/pair-code", Method::POST), (send, Method::POST), ("/messages/text", Method::POST)];
+    let with_body = [
+        ("/instances", Method::POST),
+        ("/instances/a", Method::PUT),
+        ("/instances/a/webhook", Method::POST),
+        ("/instances/a/pair-code", Method::POST),
+        (send, Method::POST),
+        ("/messages/text", Method::POST),
+    ];
     for (path, method) in with_body {
         for body in ["{", "", "nul", "{\"a\":", "\u{0}"] {
             let answer = kero.request(method.clone(), path, &[], Some(body.as_bytes().to_vec())).await;
             answer.problem(400, "invalid-json");
         }
         for body in ["[]", "3", "\"x\"", "null"] {
-            kero.request(method.clone(), path, &[], Some(body.as_bytes().to_vec())).await.problem(400, "validation-failed");
+            kero.request(method.clone(), path, &[], Some(body.as_bytes().to_vec()))
+                .await
+                .problem(400, "validation-failed");
         }
-        kero.request(method.clone(), path, &[("content-type", "text/plain")], Some(b"{}".to_vec())).await.problem(415, "unsupported-media-type");
+        kero.request(method.clone(), path, &[("content-type", "text/plain")], Some(b"{}".to_vec()))
+            .await
+            .problem(415, "unsupported-media-type");
         let huge = format!("{{\"message\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
         kero.request(method.clone(), path, &[], Some(huge.into_bytes())).await.problem(413, "payload-too-large");
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         let answer = kero.request(method.clone(), path, &[], Some(deep.into_bytes())).await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
     }
-    for phone in ["", "abc", "123", "1234567890123456789", "@g.us", "x@y.z", "49151@s.whatsapp.net.evil", "\u{202e}491514000012", "49151 4000012\n1"] {
+    for phone in [
+        "",
+        "abc",
+        "123",
+        "1234567890123456789",
+        "@g.us",
+        "x@y.z",
+        "49151@s.whatsapp.net.evil",
+        "\u{202e}491514000012",
+        "49151 4000012\n1",
+    ] {
         let answer = kero.send_text("a", phone, "x").await;
-        assert!(matches!(answer.json()["code"].as_str(), Some("invalid-recipient" | "validation-failed")), "{phone:?}: {}", answer.text());
+        assert!(
+            matches!(answer.json()["code"].as_str(), Some("invalid-recipient" | "validation-failed")),
+            "{phone:?}: {}",
+            answer.text()
+        );
         assert_eq!(answer.status, 400);
     }
     for (body, pointer) in [
@@ -113,20 +150,35 @@ async fn bodies_that_are_wrong_change_nothing() {
     ] {
         let problem = kero.post(send, body.clone()).await;
         assert_eq!(problem.status, 400, "{body}");
-        let pointers = problem.json()["errors"].as_array().map(|errors| errors.iter().map(|error| error["pointer"].clone()).collect::<Vec<_>>());
+        let pointers = problem.json()["errors"]
+            .as_array()
+            .map(|errors| errors.iter().map(|error| error["pointer"].clone()).collect::<Vec<_>>());
         assert_eq!(pointers, Some(vec![Value::from(pointer)]), "{body}: {}", problem.text());
     }
     for id in ["", "a/b", "a:b", "a b", &"x".repeat(300), "ä", ".."] {
         let answer = kero.post("/instances", json!({ "instance_id": id })).await;
         assert_eq!(answer.status, 400, "{id:?}: {}", answer.text());
     }
-    for url in ["javascript:alert(1)", "ftp://example.com/", "http://", "http://10.0.0.1/", "http://[::1]/", "http://user:pw@example.com/"] {
+    for url in [
+        "javascript:alert(1)",
+        "ftp://example.com/",
+        "http://",
+        "http://10.0.0.1/",
+        "http://[::1]/",
+        "http://user:pw@example.com/",
+    ] {
         kero.post("/instances/a/webhook", json!({ "url": url })).await.problem(400, "validation-failed");
-        kero.post("/instances", json!({ "instance_id": "never", "webhook_url": url })).await.problem(400, "validation-failed");
+        kero.post("/instances", json!({ "instance_id": "never", "webhook_url": url }))
+            .await
+            .problem(400, "validation-failed");
     }
-    kero.post("/instances/a/webhook", json!({ "url": "http://127.0.0.1:9/", "events": ["nonsense"] })).await.problem(400, "validation-failed");
+    kero.post("/instances/a/webhook", json!({ "url": "http://127.0.0.1:9/", "events": ["nonsense"] }))
+        .await
+        .problem(400, "validation-failed");
     for value in ["TRUE", "yes", "banana"] {
-        kero.post_with(send, &[("x-async", value)], json!({ "phone": "491514000012", "message": "x" })).await.problem(400, "invalid-async-header");
+        kero.post_with(send, &[("x-async", value)], json!({ "phone": "491514000012", "message": "x" }))
+            .await
+            .problem(400, "invalid-async-header");
     }
     assert_eq!(simulator.ledger().len(), ledger, "nothing was sent");
     assert_eq!(kero.get("/instances").await.expect(200)["total"], 1, "nothing was created");
@@ -156,7 +208,13 @@ async fn a_key_with_an_instance_sees_only_that_one() {
     kero.launch().await;
     let headers = [("x-api-key", key.as_str())];
     assert_eq!(kero.request(Method::GET, "/instances/mine", &headers, None).await.status, 200);
-    for (method, path) in [(Method::GET, "/instances/other"), (Method::DELETE, "/instances/other"), (Method::GET, "/instances/other/qr"), (Method::POST, "/instances/other/connect"), (Method::GET, "/instances/unknown")] {
+    for (method, path) in [
+        (Method::GET, "/instances/other"),
+        (Method::DELETE, "/instances/other"),
+        (Method::GET, "/instances/other/qr"),
+        (Method::POST, "/instances/other/connect"),
+        (Method::GET, "/instances/unknown"),
+    ] {
         kero.request(method, path, &headers, None).await.problem(403, "forbidden");
     }
     let body = json!({ "instance_id": "new" }).to_string().into_bytes();
@@ -165,14 +223,21 @@ async fn a_key_with_an_instance_sees_only_that_one() {
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
     // the short form's instance is the key's
     let body = json!({ "phone": "491514000031", "message": "x" }).to_string().into_bytes();
-    kero.request(Method::POST, "/messages/text", &headers, Some(body.clone())).await.problem(409, "instance-not-connected");
+    kero.request(Method::POST, "/messages/text", &headers, Some(body.clone()))
+        .await
+        .problem(409, "instance-not-connected");
     kero.request(Method::POST, "/messages/text", &[], Some(body)).await.problem(400, "instance-ambiguous");
     // revoked: refused
     kero.terminate().await;
     let list = kero.command().args(["key", "list"]).output().await.unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     assert!(!list.contains(&key), "the secret is never shown again");
-    let id = list.lines().find(|line| line.contains("mine")).and_then(|line| line.split_whitespace().next()).unwrap().to_owned();
+    let id = list
+        .lines()
+        .find(|line| line.contains("mine"))
+        .and_then(|line| line.split_whitespace().next())
+        .unwrap()
+        .to_owned();
     assert!(kero.command().args(["key", "revoke", &id]).status().await.unwrap().success());
     kero.launch().await;
     kero.request(Method::GET, "/instances/mine", &headers, None).await.problem(401, "unauthorized");

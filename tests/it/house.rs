@@ -47,7 +47,9 @@ fn each_heavy_library_is_named_by_its_room_only() {
         // what tests use is no part of the room
         let text = text.split("[dev-dependencies]").next().unwrap();
         for (library, allowed) in rooms {
-            let named = text.lines().any(|line| line.starts_with(&format!("{library}.")) || line.starts_with(&format!("{library} ")));
+            let named = text
+                .lines()
+                .any(|line| line.starts_with(&format!("{library}.")) || line.starts_with(&format!("{library} ")));
             assert!(!named || allowed.contains(&name.as_str()), "{name} names {library}");
         }
     }
@@ -81,7 +83,13 @@ fn rooms_inside_the_gateway_know_only_what_lies_before_them() {
     for file in files(&root().join("src"), ".rs") {
         let name = relative(&file);
         let text = std::fs::read_to_string(&file).unwrap();
-        for (library, home) in [("sea_orm", "src/store"), ("whatsapp_rust", "src/whatsapp"), ("poem", "src/api"), ("redis::", "src/gateway/queue"), ("wasmtime", "src/hooks")] {
+        for (library, home) in [
+            ("sea_orm", "src/store"),
+            ("whatsapp_rust", "src/whatsapp"),
+            ("poem", "src/api"),
+            ("redis::", "src/gateway/queue"),
+            ("wasmtime", "src/hooks"),
+        ] {
             let uses = text.lines().any(|line| line.trim_start().starts_with(&format!("use {library}")));
             assert!(!uses || name.starts_with(home) || name.contains("/tests"), "{name} uses {library}");
         }
@@ -107,7 +115,11 @@ fn no_doer_objects() {
     for file in files(&root().join("src"), ".rs") {
         let text = std::fs::read_to_string(&file).unwrap();
         for line in text.lines() {
-            let Some(name) = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ").strip_prefix("struct ") else { continue };
+            let Some(name) =
+                line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ").strip_prefix("struct ")
+            else {
+                continue;
+            };
             let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
             for ending in ["Manager", "Service", "Handler", "Util", "Utils", "Helper"] {
                 assert!(!name.ends_with(ending), "{}: {name}", relative(&file));

@@ -1,7 +1,7 @@
 //! The life of an instance: concurrency, kill -9 in each state, no zombie, no orphan, no inherited data.
 
 use crate::support::{Kero, Sink, eventually, person, simulator};
-use kero_simulator::Script;
+use kero_simulator::{Fault, FaultRule, Script};
 use reqwest::Method;
 use serde_json::json;
 
@@ -52,7 +52,8 @@ async fn paired_instances_resume_after_kill_and_inbound_is_not_lost() {
     kero.launch().await;
     kero.wait_status("a", "connected").await;
     eventually("twenty messages", || async { (sink.events("message").len() >= 20).then_some(()) }).await;
-    let texts: Vec<_> = sink.events("message").iter().map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect();
+    let texts: Vec<_> =
+        sink.events("message").iter().map(|event| event["data"]["text"].as_str().unwrap().to_owned()).collect();
     assert_eq!(texts, (0..20).map(|n| format!("offline {n}")).collect::<Vec<_>>());
 }
 
@@ -60,7 +61,9 @@ async fn paired_instances_resume_after_kill_and_inbound_is_not_lost() {
 async fn concurrent_creates_and_connects_leave_one_of_each() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
-    let creates = futures_util::future::join_all((0..16).map(|_| kero.post("/instances", json!({ "instance_id": "same" })))).await;
+    let creates =
+        futures_util::future::join_all((0..16).map(|_| kero.post("/instances", json!({ "instance_id": "same" }))))
+            .await;
     let created = creates.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(created, 1);
     for answer in creates.iter().filter(|answer| answer.status != 201) {
@@ -128,7 +131,8 @@ async fn qr_comes_in_four_forms_and_pairs_by_code_too() {
     let simulator = simulator().await;
     let kero = Kero::start(&simulator).await;
     kero.create("a").await;
-    let get = |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None);
+    let get =
+        async |accept: &'static str| kero.request(Method::GET, "/instances/a/qr", &[("accept", accept)], None).await;
     let json = get("application/json").await.expect(200);
     assert_eq!((json["format"].as_str(), json["image_type"].as_str()), (Some("base64"), Some("png")));
     let png = get("image/png").await;
@@ -175,6 +179,49 @@ async fn a_second_process_and_a_wrong_master_key_are_refused() {
     kero.terminate().await;
     let wrong = kero.command().env("KERO_MASTER_KEY", "00".repeat(32)).arg("serve").output().await.unwrap();
     assert!(!wrong.status.success());
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("master key"), "{}", String::from_utf8_lossy(&wrong.stderr));
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr).contains("master key"),
+        "{}",
+        String::from_utf8_lossy(&wrong.stderr)
+    );
     kero.launch().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_that_need_an_operator_are_named_and_never_reconnect() {
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    let phone = "491513000081";
+    kero.paired(&simulator, "a", phone).await;
+    for (code, cause) in [(409, "replaced"), (405, "client-outdated"), (402, "temporary-ban")] {
+        simulator.inject(FaultRule::new(Fault::StreamError).code(code).phone(phone));
+        let status = kero.wait_status("a", "failed").await;
+        assert_eq!(status["cause"], cause, "{code}");
+        assert!(status["detail"].is_string());
+        let logins = simulator.stats().logins;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(simulator.stats().logins, logins, "{cause}: no login by itself");
+        kero.post_empty("/instances/a/connect").await.expect(200);
+        kero.wait_status("a", "connected").await;
+    }
+    // a passing trouble reconnects by itself
+    let logins = simulator.stats().logins;
+    simulator.inject(FaultRule::new(Fault::StreamError).code(503).phone(phone));
+    eventually("another login", || async { (simulator.stats().logins > logins).then_some(()) }).await;
+    kero.wait_status("a", "connected").await;
+}
+
+/// Each new code comes by the `pairing` event, without asking for it; so does the end of the pairing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairing_can_be_followed_by_its_events() {
+    let simulator = simulator().await;
+    let (kero, sink) = (Kero::start(&simulator).await, Sink::start().await);
+    kero.create("a").await;
+    kero.post("/instances/a/webhook", json!({ "url": sink.url, "events": ["pairing"] })).await.expect(200);
+    kero.post_empty("/instances/a/connect").await.expect(200);
+    let (_, qr) = sink.wait_for("a QR code", |event| event["data"]["kind"] == "qr").await;
+    assert!(qr["data"]["expires_at"].is_string());
+    simulator.scan_qr(qr["data"]["code"].as_str().unwrap(), Some("491513000091")).await.unwrap();
+    sink.wait_for("the end", |event| event["data"]["kind"] == "paired").await;
+    kero.wait_status("a", "connected").await;
 }

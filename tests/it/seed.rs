@@ -39,12 +39,19 @@ async fn main_job(simulator: &kero_simulator::Simulator, kero: &Kero, own: &str,
     assert_eq!(texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["Hello from Kero"]);
 
     // the answer becomes an event with the sender's identity
-    let (_, event) = sink.wait_for("the contact's answer", |json| json["event"] == "message" && json["data"]["text"] == "echo: Hello from Kero").await;
+    let (_, event) = sink
+        .wait_for("the contact's answer", |json| {
+            json["event"] == "message" && json["data"]["text"] == "echo: Hello from Kero"
+        })
+        .await;
     assert_eq!(event["instance_id"], "demo");
     assert_eq!(event["data"]["sender"]["phone"], other, "{event}");
     assert!(event["data"]["sender"]["lid"].as_str().is_some_and(|lid| lid.ends_with("@lid")), "{event}");
     assert_eq!(event["data"]["is_from_me"], false);
     assert_eq!(event["data"]["message_type"], "text");
     // and so do the receipts
-    sink.wait_for("a read receipt", |json| json["event"] == "receipt" && json["data"]["type"] == "read" && json["data"]["message_id"] == id).await;
+    sink.wait_for("a read receipt", |json| {
+        json["event"] == "receipt" && json["data"]["type"] == "read" && json["data"]["message_id"] == id
+    })
+    .await;
 }

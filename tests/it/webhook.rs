@@ -20,7 +20,9 @@ async fn webhooks_are_signed_and_the_secret_is_write_only() {
     let sink = Sink::start().await;
     kero.create("a").await;
     kero.get("/instances/a/webhook").await.problem(404, "webhook-not-found");
-    kero.post("/instances/a/webhook", json!({ "url": sink.url, "events": ["all"], "secret": SECRET })).await.expect(200);
+    kero.post("/instances/a/webhook", json!({ "url": sink.url, "events": ["all"], "secret": SECRET }))
+        .await
+        .expect(200);
     let stored = kero.get("/instances/a/webhook").await;
     assert!(!stored.text().contains(SECRET), "{}", stored.text());
     assert_eq!(stored.expect(200)["data"]["url"], sink.url);
@@ -65,7 +67,8 @@ async fn a_disabled_or_refusing_webhook_loses_nothing_over_kill() {
     let before = sink.received().len();
     sink.behave(Behaviour::Status(200));
     let texts = eventually("ten messages", || async {
-        let texts: Vec<String> = sink.received()[before..].iter().map(|r| r.json()["data"]["text"].as_str().unwrap().to_owned()).collect();
+        let texts: Vec<String> =
+            sink.received()[before..].iter().map(|r| r.json()["data"]["text"].as_str().unwrap().to_owned()).collect();
         (texts.iter().collect::<std::collections::HashSet<_>>().len() == 10).then_some(texts)
     })
     .await;

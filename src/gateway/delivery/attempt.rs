@@ -2,9 +2,9 @@
 
 use super::sign;
 use crate::Gateway;
+use kero_domain::Timestamp;
 use kero_domain::event::{Envelope, SCHEMA};
 use kero_domain::retry::jitter;
-use kero_domain::Timestamp;
 use kero_store::{Attempt, Delivery, DeliveryOutcome};
 use secrecy::ExposeSecret;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     let at = Timestamp::now();
     let answer = post(gateway, &delivery, at).await;
     let n = delivery.attempts + 1;
-    let total_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let total_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let outcome = match &answer {
         Ok(answer) if (200..300).contains(&answer.status) => DeliveryOutcome::Delivered,
         Ok(Answer { status: 410, .. }) => DeliveryOutcome::Dead,
@@ -69,7 +69,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     .increment(1);
     let attempt = Attempt { n, at, http_status, error, total_ms, response_head };
     let mut tries = 0u64;
-    while let Err(error) = gateway.store().record_attempt(delivery.id, attempt.clone(), outcome.clone()).await {
+    while let Err(error) = gateway.store().record_attempt(delivery.id, attempt.clone(), outcome).await {
         // unrecorded, it is sent again after a restart under the same webhook-id
         if gateway.inner.stopping.is_cancelled() || matches!(error, kero_store::StoreError::NotFound) {
             return;
@@ -82,7 +82,8 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
 
 async fn post(gateway: &Gateway, delivery: &Delivery, at: Timestamp) -> Result<Answer, String> {
     let config = &gateway.config().delivery;
-    let url = super::guard::check_url(&delivery.endpoint.url, &config.allow_networks).map_err(|why| format!("the URL {why}"))?;
+    let url = super::guard::check_url(&delivery.endpoint.url, &config.allow_networks)
+        .map_err(|why| format!("the URL {why}"))?;
     let body = body(delivery);
     let id = delivery.event.id.to_string();
     let mut request = gateway
@@ -121,7 +122,9 @@ async fn post(gateway: &Gateway, delivery: &Delivery, at: Timestamp) -> Result<A
         }
         Ok(Answer { status, head: String::from_utf8_lossy(&head).into_owned(), retry_after })
     };
-    tokio::time::timeout(config.timeout, exchange).await.unwrap_or_else(|_| Err("the endpoint did not answer in time".to_owned()))
+    tokio::time::timeout(config.timeout, exchange)
+        .await
+        .unwrap_or_else(|_| Err("the endpoint did not answer in time".to_owned()))
 }
 
 /// The failure in words that name no secret; the source error's chain may contain the URL's query.

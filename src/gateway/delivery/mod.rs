@@ -1,7 +1,7 @@
 //! Deliveries: signed POSTs of fanned-out events, in order per chat, retried until they are accepted or dead.
 
-pub mod guard;
 mod attempt;
+pub mod guard;
 pub mod sign;
 
 use crate::Gateway;
@@ -82,7 +82,10 @@ pub(crate) async fn run(gateway: Gateway, wake: Arc<Notify>) {
                 Ok(due) => {
                     for delivery in due {
                         let busy = per_endpoint.get(&delivery.endpoint.id).copied().unwrap_or(0);
-                        if in_flight.len() >= config.concurrency || busy >= config.per_endpoint || !in_flight.insert(delivery.id) {
+                        if in_flight.len() >= config.concurrency
+                            || busy >= config.per_endpoint
+                            || !in_flight.insert(delivery.id)
+                        {
                             continue;
                         }
                         *per_endpoint.entry(delivery.endpoint.id).or_default() += 1;

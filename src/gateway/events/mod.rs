@@ -5,14 +5,13 @@ mod journal;
 pub(crate) use journal::Journal;
 
 use crate::Gateway;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use kero_domain::{DeliveryId, Timestamp};
 use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Events fanned out in one transaction.
 const BATCH: u64 = 128;
@@ -47,13 +46,14 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let mut running: HashSet<i64> = HashSet::new();
     let mut again: HashSet<i64> = HashSet::new();
-    let mut turns = FuturesUnordered::new();
+    // tasks of their own: a turn that is not polled would keep its database connection from the rest of this loop
+    let mut turns: JoinSet<(i64, bool)> = JoinSet::new();
     let stopping = gateway.inner.stopping.clone();
     loop {
-        let mut dirty = Vec::new();
+        let mut dirty: Vec<i64> = Vec::new();
         tokio::select! {
             Some(pk) = inbox.recv() => dirty.push(pk),
-            Some((pk, retry)) = turns.next() => {
+            Some(Ok((pk, retry))) = turns.join_next() => {
                 running.remove(&pk);
                 if again.remove(&pk) && !retry {
                     dirty.push(pk);
@@ -71,7 +71,7 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
         for pk in dirty {
             if running.insert(pk) {
                 let gateway = gateway.clone();
-                turns.push(async move { (pk, drain(&gateway, pk).await.is_err()) });
+                turns.spawn(async move { (pk, drain(&gateway, pk).await.is_err()) });
             } else {
                 again.insert(pk);
             }

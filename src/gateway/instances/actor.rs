@@ -6,9 +6,9 @@ use super::{PairCode, QrCode, Reply};
 use crate::events::Journal;
 use crate::worker::Lane;
 use crate::{Gateway, errors::fault};
-use kero_domain::{Cause, EventKind, Fault, FaultCode, InstanceId, InstanceStatus, NewEvent, Timestamp};
+use kero_domain::{Cause, Class, EventKind, Fault, FaultCode, InstanceId, InstanceStatus, NewEvent, Timestamp};
 use kero_store::{Instance, StoreError};
-use kero_whatsapp::{Link, LinkEvent, PairBy};
+use kero_whatsapp::{Link, LinkError, LinkEvent, PairBy};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,9 +17,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) enum Command {
     Connect,
     Disconnect,
-    Logout { wait: Duration },
-    PairByCode { phone: String },
-    Delete { logout_wait: Duration },
+    Logout {
+        wait: Duration,
+    },
+    PairByCode {
+        phone: String,
+    },
+    Delete {
+        logout_wait: Duration,
+    },
     StorageFailed,
     /// The gateway stops.
     Stop,
@@ -77,8 +83,10 @@ impl Handle {
                 if let Some(found) = pick(&current) {
                     return Ok(found);
                 }
-                if matches!(current.status, InstanceStatus::Failed | InstanceStatus::Disconnected | InstanceStatus::LoggedOut)
-                    && !current.wanted
+                if matches!(
+                    current.status,
+                    InstanceStatus::Failed | InstanceStatus::Disconnected | InstanceStatus::LoggedOut
+                ) && !current.wanted
                 {
                     let cause = current.cause.map_or("The instance is not connected.", Cause::sentence);
                     return Err(Fault::new(FaultCode::InstanceNotConnected).with_detail(cause));
@@ -239,7 +247,8 @@ impl Actor {
                     return Err(FaultCode::InstanceNotPaired.into());
                 }
                 let Some(link) = self.link.clone().filter(|_| self.connected) else {
-                    return Err(Fault::new(FaultCode::InstanceNotConnected).with_detail("Connect first: WhatsApp must confirm the logout."));
+                    return Err(Fault::new(FaultCode::InstanceNotConnected)
+                        .with_detail("Connect first: WhatsApp must confirm the logout."));
                 };
                 if let Err(error) = link.logout(wait).await {
                     tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "logout was not confirmed");
@@ -348,7 +357,13 @@ impl Actor {
         let _ = self.recorder.send((self.epoch, Record::Event(event)));
     }
 
-    async fn identity(&self, jid: Option<String>, phone: Option<String>, lid: Option<String>, push_name: Option<String>) {
+    async fn identity(
+        &self,
+        jid: Option<String>,
+        phone: Option<String>,
+        lid: Option<String>,
+        push_name: Option<String>,
+    ) {
         if let Err(error) = self.gateway.store().set_identity(self.pk, self.epoch, phone, lid, jid, push_name).await {
             tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "identity was not stored");
         }
@@ -382,11 +397,7 @@ impl Actor {
                 if let Some(link) = self.drop_link() {
                     link.abandon().await;
                 }
-                // earlier writes of the abandoned session must not land after this
-                match self.gateway.store().take_ownership(self.pk).await {
-                    Ok(epoch) => self.epoch = epoch,
-                    Err(error) => tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch"),
-                }
+                self.renew_epoch().await;
             }
             Action::ForgetDevice => {
                 if let Err(error) = self.gateway.store().forget_device(self.pk, self.epoch).await {
@@ -403,6 +414,16 @@ impl Actor {
             Action::RetryAt(_) | Action::CancelRetry => {}
         }
         None
+    }
+
+    /// Fences every write of an earlier session, and lifts the refusal after a failed inbound write.
+    async fn renew_epoch(&mut self) {
+        match self.gateway.store().take_ownership(self.pk).await {
+            Ok(epoch) => self.epoch = epoch,
+            Err(error) => {
+                tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "no new epoch");
+            }
+        }
     }
 
     fn drop_link(&mut self) -> Option<Link> {
@@ -434,7 +455,8 @@ impl Actor {
             }
             Err(error) => {
                 tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "the link did not start");
-                Some(Input::StartFailed(error.cause()))
+                self.renew_epoch().await;
+                Some(Input::StartFailed(start_cause(&error)))
             }
         }
     }
@@ -457,10 +479,13 @@ impl Actor {
         self.published = Some((state.status, state.cause));
         let had_event = event.is_some();
         tracing::info!(instance = %self.id, status = %state.status, cause = state.cause.map(Cause::as_str), "instance status");
-        match self.gateway.store().set_status(self.pk, self.epoch, state.status, state.cause, state.since, event).await {
+        match self.gateway.store().set_status(self.pk, self.epoch, state.status, state.cause, state.since, event).await
+        {
             Ok(()) if had_event => self.gateway.inner.fanout.dirty(self.pk),
             Ok(()) => {}
-            Err(error) => tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "status was not stored"),
+            Err(error) => {
+                tracing::warn!(instance = %self.id, error = &error as &dyn std::error::Error, "status was not stored")
+            }
         }
     }
 
@@ -479,6 +504,17 @@ impl Actor {
             epoch: self.epoch,
             generation: self.generation,
         });
+    }
+}
+
+/// Why a link did not start: transient failures are tried again.
+fn start_cause(error: &LinkError) -> Cause {
+    match error {
+        // building reads and probes the device store, and does nothing else that can fail
+        LinkError::Store(_) | LinkError::Build(_) => Cause::StorageFailed,
+        LinkError::NotPaired => Cause::NotPaired,
+        error if error.class() == Class::Transient => Cause::Unreachable,
+        _ => Cause::Refused,
     }
 }
 

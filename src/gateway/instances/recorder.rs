@@ -45,6 +45,8 @@ async fn write(gateway: &Gateway, pk: i64, epoch: i64, record: Record) {
     match written {
         Ok(()) => gateway.inner.fanout.dirty(pk),
         // best effort by design: WhatsApp was answered by the library already
-        Err(error) => tracing::warn!(instance = pk, error = &error as &dyn std::error::Error, "an event was not stored"),
+        Err(error) => {
+            tracing::warn!(instance = pk, error = &error as &dyn std::error::Error, "an event was not stored")
+        }
     }
 }

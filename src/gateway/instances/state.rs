@@ -193,7 +193,15 @@ mod tests {
     const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), ceiling: Duration::from_secs(60) };
 
     fn fresh(paired: bool) -> State {
-        State { status: InstanceStatus::Disconnected, cause: None, since: Timestamp(0), wanted: false, attempts: 0, next_retry_at: None, paired }
+        State {
+            status: InstanceStatus::Disconnected,
+            cause: None,
+            since: Timestamp(0),
+            wanted: false,
+            attempts: 0,
+            next_retry_at: None,
+            paired,
+        }
     }
 
     fn drive(state: &mut State, inputs: &[Input]) -> Vec<Action> {
@@ -225,7 +233,10 @@ mod tests {
     fn never_reconnects_by_itself_after_an_end_that_needs_an_operator() {
         for cause in Cause::ALL.iter().filter(|c| !c.reconnects()) {
             let mut state = fresh(true);
-            let actions = drive(&mut state, &[Input::Connect, Input::LinkConnected, Input::LinkClosed(*cause), Input::LinkLost, Input::RetryDue]);
+            let actions = drive(
+                &mut state,
+                &[Input::Connect, Input::LinkConnected, Input::LinkClosed(*cause), Input::LinkLost, Input::RetryDue],
+            );
             assert!(!state.wanted, "{cause}");
             assert!(!actions.iter().any(|a| matches!(a, Action::RetryAt(_))), "{cause}");
         }

@@ -152,7 +152,7 @@ impl Gateway {
         let now = Timestamp::now();
         let (code, error) = ("send-not-started", "The request's time ended before the message was sent.");
         let current = self.store().job_by_id(job.id).await.map_err(fault)?;
-        if self.store().cancel_job(job.id, job.instance_pk, code, error, None, now).await.map_err(fault)? {
+        if self.store().cancel_job(job.id, code, error, None, now).await.map_err(fault)? {
             let held = current.and_then(|job| job.held).map(HeldReason::as_str);
             if handle.view().status != InstanceStatus::Connected {
                 return Err(not_connected(handle.view().cause));
@@ -164,7 +164,8 @@ impl Gateway {
             return Err(fault);
         }
         // an intent exists: the job goes on by itself and reports by message_ack
-        let job = self.store().mark_asynchronous(job.id).await.map_err(fault)?;
+        self.store().mark_asynchronous(job.id).await.map_err(fault)?;
+        let job = self.store().job_by_id(job.id).await.map_err(fault)?;
         match job.as_ref().map(|job| (JobEnd::of(job), job)) {
             Some((Some(end), job)) => end.answer(job),
             Some((None, job)) => Err(Fault::new(FaultCode::SendOutcomeUnknown)

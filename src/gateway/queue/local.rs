@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use kero_store::Job;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 #[derive(Default)]
@@ -22,14 +23,13 @@ impl Queue for Local {
         self.pushed.notify_one();
     }
 
-    async fn next(&self) -> Vec<Taken> {
-        loop {
-            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            if !waiting.is_empty() {
-                return waiting.into_iter().map(|(instance_pk, key)| Taken::Wake { instance_pk, key }).collect();
-            }
-            self.pushed.notified().await;
+    async fn next(&self, wait: Duration) -> Vec<Taken> {
+        let is_empty = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if is_empty() {
+            let _ = tokio::time::timeout(wait, self.pushed.notified()).await;
         }
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().map(|(instance_pk, key)| Taken::Wake { instance_pk, key }).collect()
     }
 
     fn keep(&self, _instance_pk: i64, _key: LaneKey, _element: Vec<u8>) {}
@@ -41,8 +41,6 @@ impl Queue for Local {
     fn reject(&self, _element: Vec<u8>) {}
 
     fn dead(&self, _letter: DeadLetter<'_>) {}
-
-    fn undead(&self, _job: &Job) {}
 
     async fn health(&self) -> RedisHealth {
         RedisHealth::Disabled

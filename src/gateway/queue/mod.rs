@@ -8,9 +8,9 @@ use crate::worker::LaneKey;
 use crate::{Gateway, GatewayConfig, RedisHealth};
 use async_trait::async_trait;
 use element::Resolved;
-pub use redis::QueueKeys;
 use kero_domain::{JobState, Timestamp};
 use kero_store::Job;
+pub use redis::QueueKeys;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use std::time::Duration;
 /// The pass over due rows: the fallback when a wake was lost.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 const POLL_LIMIT: u64 = 1_000;
+/// How long one read waits; a pause takes effect within it.
+const READ_WAIT: Duration = Duration::from_millis(500);
 /// Repairs the lists from the rows.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// Rows compared with the lists in one reconciliation.
@@ -25,7 +27,10 @@ const RECONCILE_LIMIT: u64 = 100_000;
 
 /// What the queue gives to the workers.
 pub(crate) enum Taken {
-    Wake { instance_pk: i64, key: LaneKey },
+    Wake {
+        instance_pk: i64,
+        key: LaneKey,
+    },
     /// The bytes of an element of `kero_message_queue`, now in `kero_processing`.
     Element(Vec<u8>),
 }
@@ -51,8 +56,8 @@ pub(crate) struct DeadLetter<'a> {
 pub(crate) trait Queue: Send + Sync {
     /// Puts a job before the workers. Never fails and never waits: what is lost here is found in the rows.
     fn push(&self, job: &Job);
-    /// The next jobs to wake; waits until there is one.
-    async fn next(&self) -> Vec<Taken>;
+    /// The next jobs to wake; waits at most `wait` for one.
+    async fn next(&self, wait: Duration) -> Vec<Taken>;
     /// Keeps an element in `kero_processing` until the lane's turn for `key` ends.
     fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>);
     /// An element has done its work.
@@ -62,8 +67,6 @@ pub(crate) trait Queue: Send + Sync {
     /// Moves an element that is no job to the dead letters.
     fn reject(&self, element: Vec<u8>);
     fn dead(&self, letter: DeadLetter<'_>);
-    /// Takes a job's dead letter off the list.
-    fn undead(&self, job: &Job);
     async fn health(&self) -> RedisHealth;
     async fn lengths(&self) -> Option<QueueLengths>;
     /// Makes the lists agree with the rows: unfinished queued jobs, and failed ones. Gives the number of repairs.
@@ -79,19 +82,37 @@ pub(crate) fn build(config: &GatewayConfig) -> Result<Arc<dyn Queue>, String> {
     }
 }
 
-/// Hands queue elements to lanes and, now and then, due rows that nobody woke.
-pub(crate) async fn run(gateway: Gateway) {
+/// Hands what the queue holds to the lanes. Nothing else ends its reads early: an element that was taken and not handed
+/// over would lie in `kero_processing` until the next start.
+pub(crate) async fn read(gateway: Gateway) {
     let queue = gateway.inner.queue.clone();
     queue.recover().await;
+    loop {
+        {
+            let _turn = gateway.inner.queue_turn.lock().await;
+            if !gateway.queue_paused() {
+                tokio::select! {
+                    () = gateway.inner.stopping.cancelled() => return,
+                    taken = queue.next(READ_WAIT) => hand_over(&gateway, taken),
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            () = gateway.inner.stopping.cancelled() => return,
+            () = gateway.inner.queue_resumed.notified() => {}
+        }
+    }
+}
+
+/// Wakes due rows that nobody woke, and repairs the lists.
+pub(crate) async fn tend(gateway: Gateway) {
     let mut poll = interval(POLL_EVERY);
     let mut reconcile = interval(RECONCILE_EVERY);
     loop {
-        let paused = gateway.inner.paused.load(Ordering::Acquire);
         tokio::select! {
             () = gateway.inner.stopping.cancelled() => return,
-            () = gateway.inner.queue_changed.notified() => {}
-            taken = queue.next(), if !paused => hand_over(&gateway, taken),
-            _ = poll.tick() => if !paused { poll_due(&gateway).await },
+            _ = poll.tick() => if !gateway.queue_paused() { poll_due(&gateway).await },
             _ = reconcile.tick() => repair(&gateway).await,
         }
     }
@@ -122,7 +143,10 @@ fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
                     }
                 }
                 Resolved::Unknown => {
-                    tracing::warn!(bytes = bytes.len(), "an element of the message queue is no job; it goes to the dead letters");
+                    tracing::warn!(
+                        bytes = bytes.len(),
+                        "an element of the message queue is no job; it goes to the dead letters"
+                    );
                     queue.reject(bytes);
                 }
             },
@@ -168,7 +192,9 @@ async fn repair(gateway: &Gateway) {
                 }
             }
         }
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows")
+        }
     }
 }
 
@@ -182,15 +208,16 @@ impl Gateway {
         self.inner.paused.load(Ordering::Acquire)
     }
 
-    /// While paused nothing leaves `kero_message_queue`; synchronous sends go on.
-    pub fn pause_queue(&self) {
+    /// While paused nothing leaves `kero_message_queue`; synchronous sends go on. Returns when a read that was under
+    /// way has ended.
+    pub async fn pause_queue(&self) {
         self.inner.paused.store(true, Ordering::Release);
-        self.inner.queue_changed.notify_one();
+        drop(self.inner.queue_turn.lock().await);
     }
 
     pub fn resume_queue(&self) {
         self.inner.paused.store(false, Ordering::Release);
-        self.inner.queue_changed.notify_one();
+        self.inner.queue_resumed.notify_one();
         for handle in self.inner.instances.all() {
             handle.lane.wake_all();
         }

@@ -19,8 +19,6 @@ use tokio::sync::{Notify, mpsc};
 const WINDOW: usize = 1_024;
 /// Elements taken in one round trip after the first.
 const BATCH: usize = 63;
-/// How long one blocking read waits, in seconds.
-const BLOCK_SECS: f64 = 1.0;
 /// Writes sent in one pipeline.
 const PIPELINE: usize = 256;
 
@@ -49,12 +47,14 @@ impl QueueKeys {
     }
 }
 
+/// Raw list elements.
+type Elements = Vec<Vec<u8>>;
+
 enum Write {
     Push(Vec<u8>),
     Finish(Vec<u8>),
     Reject(Vec<u8>),
     Dead(Vec<u8>),
-    Undead(String, String),
 }
 
 pub(super) struct Redis {
@@ -63,7 +63,7 @@ pub(super) struct Redis {
     keys: QueueKeys,
     /// Blocking reads hold up everything else on their connection, so they have their own.
     reader: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    kept: Mutex<HashMap<(i64, LaneKey), Vec<Vec<u8>>>>,
+    kept: Mutex<HashMap<(i64, LaneKey), Elements>>,
     room: Notify,
     writes: mpsc::UnboundedSender<Write>,
 }
@@ -71,13 +71,15 @@ pub(super) struct Redis {
 impl Redis {
     pub(super) fn new(url: &SecretString, keys: &QueueKeys) -> Result<Self, String> {
         // the error's text may repeat the URL with its password
-        let client = Client::open(url.expose_secret()).map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
+        let client = Client::open(url.expose_secret())
+            .map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(2)))
             .set_response_timeout(Some(Duration::from_secs(2)))
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_millis(500));
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| error.kind().to_string_lossy())?;
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)
+            .map_err(|error| format!("{:?}", error.kind()))?;
         let (writes, inbox) = mpsc::unbounded_channel();
         tokio::spawn(write_loop(manager.clone(), keys.clone(), inbox));
         Ok(Self {
@@ -99,7 +101,7 @@ impl Redis {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 
-    async fn read(&self) -> RedisResult<Vec<Vec<u8>>> {
+    async fn read(&self, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
         let mut reader = self.reader.lock().await;
         let connection = match reader.as_mut() {
             Some(connection) => connection,
@@ -110,7 +112,7 @@ impl Redis {
                 reader.insert(self.client.get_multiplexed_async_connection_with_config(&config).await?)
             }
         };
-        let taken = take(connection, &self.keys).await;
+        let taken = take(connection, &self.keys, wait).await;
         if taken.is_err() {
             *reader = None;
         }
@@ -123,13 +125,13 @@ impl Redis {
 }
 
 /// One element, waiting for it a moment, then whatever else is there.
-async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys) -> RedisResult<Vec<Vec<u8>>> {
+async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
     let first: Option<Vec<u8>> = redis::cmd("BLMOVE")
         .arg(&keys.message_queue)
         .arg(&keys.processing)
         .arg("RIGHT")
         .arg("LEFT")
-        .arg(BLOCK_SECS)
+        .arg(wait.as_secs_f64())
         .query_async(connection)
         .await?;
     let Some(first) = first else { return Ok(Vec::new()) };
@@ -161,16 +163,6 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                     pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
                     pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore()
                 }
-                Write::Undead(instance, correlation) => {
-                    if let Ok(letters) = redis::cmd("LRANGE").arg(&keys.dead_letters).arg(0).arg(-1).query_async::<Vec<Vec<u8>>>(&mut manager).await {
-                        for letter in letters {
-                            if element::name(&letter).is_some_and(|(i, c)| i == instance && c == correlation) {
-                                pipe.cmd("LREM").arg(&keys.dead_letters).arg(0).arg(letter).ignore();
-                            }
-                        }
-                    }
-                    &mut pipe
-                }
             };
         }
         if let Err(error) = pipe.query_async::<()>(&mut manager).await {
@@ -191,18 +183,17 @@ impl Queue for Redis {
         self.write(Write::Push(serde_json::Value::from(element::message_job(job)).to_string().into_bytes()));
     }
 
-    async fn next(&self) -> Vec<Taken> {
-        while self.kept() >= WINDOW {
-            self.room.notified().await;
+    async fn next(&self, wait: Duration) -> Vec<Taken> {
+        if self.kept() >= WINDOW {
+            let _ = tokio::time::timeout(wait, self.room.notified()).await;
+            return Vec::new();
         }
-        loop {
-            match self.read().await {
-                Ok(taken) if taken.is_empty() => {}
-                Ok(taken) => return taken.into_iter().map(Taken::Element).collect(),
-                Err(error) => {
-                    log_failure("the message queue could not be read", &error);
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+        match self.read(wait).await {
+            Ok(taken) => taken.into_iter().map(Taken::Element).collect(),
+            Err(error) => {
+                log_failure("the message queue could not be read", &error);
+                tokio::time::sleep(wait).await;
+                Vec::new()
             }
         }
     }
@@ -231,10 +222,6 @@ impl Queue for Redis {
         self.write(Write::Dead(element::dead_letter(&letter)));
     }
 
-    fn undead(&self, job: &Job) {
-        self.write(Write::Undead(job.instance_id.to_string(), job.correlation_id.to_string()));
-    }
-
     async fn health(&self) -> RedisHealth {
         let ping = redis::cmd("PING").query_async::<String>(&mut self.manager.clone()).await;
         if ping.is_ok() { RedisHealth::Ok } else { RedisHealth::Error }
@@ -250,7 +237,8 @@ impl Queue for Redis {
     }
 
     async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64> {
-        let present = |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
+        let present =
+            |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
         let mut known = present(self.list(&self.keys.message_queue).await.ok()?);
         known.extend(present(self.list(&self.keys.processing).await.ok()?));
         let dead = present(self.list(&self.keys.dead_letters).await.ok()?);

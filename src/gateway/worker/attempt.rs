@@ -49,21 +49,45 @@ async fn run(context: &LaneContext, job: Job) -> TurnEnd {
     let view = context.view.borrow().clone();
     let Some(link) = view.link.clone() else { return TurnEnd::Idle };
     let Ok(chat) = Address::parse(&job.chat) else {
-        return settle(context, &view, &job, job.attempts, fail("invalid-recipient", "The recipient is not a WhatsApp address.")).await;
+        return settle(
+            context,
+            &view,
+            &job,
+            job.attempts,
+            fail("invalid-recipient", "The recipient is not a WhatsApp address."),
+        )
+        .await;
     };
     if let Address::Phone(number) = &chat {
         match link.is_on_whatsapp(number).await {
             Ok(Some(_)) => {}
             Ok(None) => {
-                return settle(context, &view, &job, job.attempts, fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP)).await;
+                return settle(context, &view, &job, job.attempts, fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP))
+                    .await;
             }
             Err(SendError::NotConnected) => return TurnEnd::Idle,
-            Err(error) => return settle(context, &view, &job, job.attempts, retry(context, &job, job.attempts + 1, "lookup-failed", &error)).await,
+            Err(error) => {
+                return settle(
+                    context,
+                    &view,
+                    &job,
+                    job.attempts,
+                    retry(context, &job, job.attempts + 1, "lookup-failed", &error),
+                )
+                .await;
+            }
         }
     }
     if job.attempts > context.gateway.config().retry.max_retries {
         // in doubt at every attempt, or a send that ended the process each time
-        return settle(context, &view, &job, job.attempts, fail("attempts-exhausted", "WhatsApp never acknowledged the message.")).await;
+        return settle(
+            context,
+            &view,
+            &job,
+            job.attempts,
+            fail("attempts-exhausted", "WhatsApp never acknowledged the message."),
+        )
+        .await;
     }
     let resend = job.state == JobState::Sending || job.proto.is_some();
     let proto = match &job.proto {
@@ -141,9 +165,13 @@ fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOut
                 burn_attempt: false,
             }
         }
-        AckOutcome::Refused(code @ (429 | 500..=599)) => {
-            retry(context, job, attempts, &code.to_string(), &SendError::Transient(format!("WhatsApp answered {code}.")))
-        }
+        AckOutcome::Refused(code @ (429 | 500..=599)) => retry(
+            context,
+            job,
+            attempts,
+            &code.to_string(),
+            &SendError::Transient(format!("WhatsApp answered {code}.")),
+        ),
         AckOutcome::Refused(code) => fail(&code.to_string(), &format!("WhatsApp refused the message (code {code}).")),
     }
 }
@@ -185,7 +213,9 @@ fn refused_locally(context: &LaneContext, job: &Job, attempts: u32, error: &Send
 async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, settlement: Settlement) -> TurnEnd {
     let now = Timestamp::now();
     let (end, event, next) = match &settlement {
-        Settlement::Sent { at } => (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More),
+        Settlement::Sent { at } => {
+            (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More)
+        }
         Settlement::Failed { code, error, at } => (
             Some(JobEnd::Failed { code: code.clone(), error: error.clone() }),
             Some(ack_event(job, JobState::Failed, Some((code, error)), attempts, *at)),

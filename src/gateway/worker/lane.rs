@@ -1,8 +1,8 @@
 //! The lane of an instance: first in, first out per (chat, class); parallel over chats; classes served 8 : 2 : 1.
 
+use super::LaneKey;
 use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
-use super::LaneKey;
 use crate::Gateway;
 use crate::instances::View;
 use kero_domain::{InstanceId, Priority, Timestamp};
@@ -86,8 +86,13 @@ pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Re
     let busy: Arc<Mutex<HashSet<LaneKey>>> = Arc::default();
     let stopping = gateway.inner.stopping.child_token();
     let lane = Lane { inbox, acks: Arc::default(), busy: busy.clone(), view: view.clone(), stopping };
-    let context =
-        LaneContext { gateway: gateway.clone(), pk: instance.pk, id: instance.id.clone(), view, acks: lane.acks.clone() };
+    let context = LaneContext {
+        gateway: gateway.clone(),
+        pk: instance.pk,
+        id: instance.id.clone(),
+        view,
+        acks: lane.acks.clone(),
+    };
     gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
     lane
 }
@@ -234,7 +239,9 @@ async fn add_all(context: &LaneContext, ready: &mut Ready) {
                 ready.add(LaneKey { chat: chat.into(), priority });
             }
         }
-        Err(error) => tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "chats with work could not be read"),
+        Err(error) => {
+            tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "chats with work could not be read")
+        }
     }
 }
 

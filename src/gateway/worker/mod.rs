@@ -4,7 +4,6 @@ mod acks;
 mod attempt;
 mod lane;
 
-pub(crate) use acks::Acks;
 pub(crate) use lane::{Lane, spawn_lane};
 
 use kero_domain::{EventKind, JobState, NewEvent, Priority, Timestamp};
@@ -25,7 +24,13 @@ impl LaneKey {
 }
 
 /// The `message_ack` event of a job's end: the seed's keys, then `code` and `attempts`.
-pub(crate) fn ack_event(job: &Job, state: JobState, error: Option<(&str, &str)>, attempts: u32, at: Timestamp) -> NewEvent {
+pub(crate) fn ack_event(
+    job: &Job,
+    state: JobState,
+    error: Option<(&str, &str)>,
+    attempts: u32,
+    at: Timestamp,
+) -> NewEvent {
     let mut data = serde_json::Map::new();
     data.insert("status".into(), state.as_str().into());
     data.insert("correlation_id".into(), job.correlation_id.as_str().into());

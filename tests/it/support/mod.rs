@@ -1,12 +1,14 @@
 //! What every test stands on: a simulated WhatsApp, a real `kero` process, a webhook sink.
 
-mod kero;
+mod gateway;
 mod postgres;
+mod redis;
 mod sink;
 
-pub use kero::{Answer, Kero, Options};
+pub use gateway::{KEY, Kero, Options};
 pub use postgres::database_url;
-pub use sink::{Received, Sink, Behaviour};
+pub use redis::Redis;
+pub use sink::{Behaviour, Sink};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 pub const WAIT: Duration = Duration::from_secs(30);
 
 pub async fn simulator() -> Simulator {
+    kero::boot::prepare_process();
     kero_simulator::start(Config::default()).await.expect("the simulator starts on a free loopback port")
 }
 
@@ -29,13 +32,17 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: imp
     eventually_within(WAIT, what, check).await
 }
 
-pub async fn eventually_within<T, F: Future<Output = Option<T>>>(wait: Duration, what: &str, mut check: impl FnMut() -> F) -> T {
+pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    wait: Duration,
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
     let until = Instant::now() + wait;
     loop {
         if let Some(found) = check().await {
             return found;
         }
         assert!(Instant::now() < until, "waited {wait:?} for: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -9,11 +9,9 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct Received {
-    pub path: String,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -28,8 +26,6 @@ impl Received {
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
     Status(u16),
-    /// Answers after the wait.
-    Slow(Duration),
 }
 
 #[derive(Clone)]
@@ -53,7 +49,9 @@ impl Sink {
                         let sink = sink.clone();
                         async move { Ok::<_, Infallible>(sink.answer(request).await) }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -61,21 +59,17 @@ impl Sink {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        let headers = request.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned())).collect();
+        let headers = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()))
+            .collect();
         let body = match request.into_body().collect().await {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let behaviour = *self.behaviour.lock().expect("behaviour");
-        let status = match behaviour {
-            Behaviour::Status(status) => status,
-            Behaviour::Slow(wait) => {
-                tokio::time::sleep(wait).await;
-                200
-            }
-        };
-        self.received.lock().expect("received").push(Received { path, headers, body });
+        let Behaviour::Status(status) = *self.behaviour.lock().expect("behaviour");
+        self.received.lock().expect("received").push(Received { headers, body });
         Response::builder().status(status).body(Full::default()).expect("an answer")
     }
 
@@ -94,7 +88,11 @@ impl Sink {
 
     pub async fn wait_for(&self, what: &str, pick: impl Fn(&Value) -> bool) -> (Received, Value) {
         super::eventually(&format!("a webhook: {what}; so far {:#?}", self.kinds()), || async {
-            self.received().into_iter().map(|received| (received.json(), received)).find(|(json, _)| pick(json)).map(|(json, received)| (received, json))
+            self.received()
+                .into_iter()
+                .map(|received| (received.json(), received))
+                .find(|(json, _)| pick(json))
+                .map(|(json, received)| (received, json))
         })
         .await
     }

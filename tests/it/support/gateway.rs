@@ -25,6 +25,11 @@ impl Options {
         self
     }
 
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.redis_url = Some(url.into());
+        self
+    }
+
     pub fn database(mut self, url: impl Into<String>) -> Self {
         self.database_url = Some(url.into());
         self
@@ -81,7 +86,7 @@ impl Answer {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
@@ -181,7 +186,10 @@ impl Kero {
         let started = Instant::now();
         let pid = child.id().expect("a process id").to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("kero ends after SIGTERM").expect("status");
+        let status = tokio::time::timeout(Duration::from_secs(30), child.wait())
+            .await
+            .expect("kero ends after SIGTERM")
+            .expect("status");
         (started.elapsed(), status.code())
     }
 
@@ -193,7 +201,10 @@ impl Kero {
 
     pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Answer {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-api-key") || name.eq_ignore_ascii_case("authorization")) {
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("x-api-key") || name.eq_ignore_ascii_case("authorization"))
+        {
             request = request.header("x-api-key", KEY);
         }
         for (name, value) in headers {
@@ -262,7 +273,22 @@ impl Kero {
         self.wait_status(id, "connected").await;
     }
 
+    pub async fn send_async(&self, id: &str, phone: &str, message: &str) -> Value {
+        let path = format!("/instances/{id}/messages/text");
+        self.post_with(&path, &[("x-async", "true")], json!({ "phone": phone, "message": message })).await.expect(202)
+    }
+
     pub async fn send_text(&self, id: &str, phone: &str, message: &str) -> Answer {
         self.post(&format!("/instances/{id}/messages/text"), json!({ "phone": phone, "message": message })).await
+    }
+}
+
+impl Drop for Kero {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of kero's log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
     }
 }

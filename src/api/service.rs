@@ -1,0 +1,66 @@
+//! The parts put together: the operations, the documents, the frame around them.
+
+use crate::auth::Keys;
+use crate::config::ApiConfig;
+use crate::cors::Cors;
+use crate::docs;
+use crate::events::EventsApi;
+use crate::frame::Frame;
+use crate::handle::Handle;
+use crate::instances::InstancesApi;
+use crate::jobs::JobsApi;
+use crate::limits::Limits;
+use crate::messages::MessagesApi;
+use crate::pairing::PairingApi;
+use crate::queue::QueueApi;
+use crate::spec::{self, SpecVersion};
+use crate::system::SystemApi;
+use crate::webhook::WebhookApi;
+use crate::webhooks::Webhooks;
+use poem::endpoint::BoxEndpoint;
+use poem::{EndpointExt, Route, get};
+use poem_openapi::{LicenseObject, OpenApiService};
+
+type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+
+/// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
+pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
+    let handle = || handle.clone();
+    let operations = (
+        InstancesApi { handle: handle() },
+        PairingApi { handle: handle() },
+        MessagesApi { handle: handle() },
+        JobsApi { handle: handle() },
+        WebhookApi { handle: handle() },
+        EventsApi { handle: handle() },
+        QueueApi { handle: handle() },
+        SystemApi { handle: handle(), config: config.clone() },
+    );
+    OpenApiService::new(operations, "Kero", env!("CARGO_PKG_VERSION"))
+        .summary("A self-hosted WhatsApp gateway: REST in, signed webhooks out")
+        .description(spec::introduction())
+        .license(LicenseObject::new("Apache-2.0").identifier("Apache-2.0"))
+        .webhooks::<Webhooks>()
+}
+
+/// Everything that is served.
+pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
+    let service = service(&handle, &config);
+    let public_url = config.public_url.as_deref();
+    let modern = spec::document(SpecVersion::V3_1, public_url);
+    let routes = Route::new()
+        .at("/docs", get(docs::swagger_ui(&modern)))
+        .at("/openapi-3.0.json", get(docs::json(spec::document(SpecVersion::V3_0, public_url))))
+        .at("/openapi.json", get(docs::json(modern)))
+        .nest("/", service);
+    Frame {
+        inner: routes.boxed(),
+        keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
+        limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
+        request_timeout: config.request_timeout,
+        cors: Cors::new(&config.cors_origins),
+        shutting_down: config.shutting_down,
+        methods: spec::Methods::of_all(),
+    }
+    .boxed()
+}

@@ -1,0 +1,23 @@
+//! The document's sections.
+
+use poem_openapi::Tags;
+
+#[derive(Tags)]
+pub(crate) enum Tag {
+    /// WhatsApp accounts that the gateway holds: create, connect, watch, delete.
+    Instances,
+    /// Linking an instance with a phone, by QR code or pair code.
+    Pairing,
+    /// Sending.
+    Messages,
+    /// Sends that were accepted, and what became of them.
+    Jobs,
+    /// The URL that receives an instance's events.
+    Webhook,
+    /// The journal of an instance's events, to read or to catch up.
+    Events,
+    /// What waits.
+    Queue,
+    /// Health, metrics and the list of problems.
+    System,
+}

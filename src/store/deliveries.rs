@@ -1,0 +1,246 @@
+//! Deliveries: one event for one endpoint, and its attempts.
+//!
+//! Deliveries of one (endpoint, instance, order key) stand in line; only the head of a line is ever due. The head is
+//! marked, so that what stands behind it costs the due pass nothing.
+
+use crate::endpoints::{Endpoint, endpoint};
+use crate::entity::{deliveries, endpoints, events};
+use crate::events::{Event, NewDelivery};
+use crate::seal::place;
+use crate::sql::{MAX_BINDS, placeholders, tuples, values};
+use crate::writer::{Op, Tx, work};
+use crate::{Store, StoreError};
+use kero_domain::{DeliveryId, EndpointId, Timestamp};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// An event on its way to an endpoint.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub endpoint: Endpoint,
+    pub event: Event,
+    /// Tries so far.
+    pub attempts: u32,
+    pub next_at: Timestamp,
+    pub created_at: Timestamp,
+}
+
+/// One HTTP try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 is the first.
+    pub n: u32,
+    pub at: Timestamp,
+    pub http_status: Option<u16>,
+    pub error: Option<String>,
+    pub total_ms: u64,
+    /// The beginning of the answer; stored sealed, since receivers echo what they got.
+    pub response_head: Option<String>,
+}
+
+/// What a try leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    Delivered,
+    Retry {
+        next_at: Timestamp,
+    },
+    /// No further try; the next in line moves up.
+    Dead,
+}
+
+/// The due pass: `$1` now, `$2` how many.
+pub(crate) const DUE: &str = "SELECT d.* FROM deliveries d CROSS JOIN endpoints e WHERE e.id = d.endpoint_id
+     AND d.state = 'pending' AND d.head AND d.next_at <= $1 AND e.enabled ORDER BY d.next_at, d.event_pk LIMIT $2";
+
+/// Writes the deliveries of a fan-out: (event, order key, delivery).
+pub(crate) async fn insert(tx: &Tx, instance_pk: i64, rows: &[(i64, String, NewDelivery)]) -> Result<(), StoreError> {
+    const WIDTH: usize = 11;
+    let now = Timestamp::now().0;
+    for rows in rows.chunks(MAX_BINDS / WIDTH) {
+        let mut values = Vec::with_capacity(rows.len() * WIDTH);
+        for (event_pk, order_key, delivery) in rows {
+            values.extend(values![
+                delivery.id.0,
+                delivery.endpoint.0,
+                *event_pk,
+                instance_pk,
+                order_key.clone(),
+                "pending",
+                false,
+                0i32,
+                delivery.next_at.0,
+                now,
+                now
+            ]);
+        }
+        let sql = format!(
+            "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, attempts, next_at,
+             created_at, updated_at) VALUES {} ON CONFLICT DO NOTHING",
+            tuples(0, rows.len(), WIDTH)
+        );
+        tx.db.run(sql, values).await?;
+        let ids: Vec<Value> = rows.iter().map(|(_, _, delivery)| Value::from(delivery.id.0)).collect();
+        let sql = format!(
+            "UPDATE deliveries SET head = $1 WHERE id IN ({}) AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier
+             WHERE earlier.endpoint_id = deliveries.endpoint_id AND earlier.instance_pk = deliveries.instance_pk
+               AND earlier.order_key = deliveries.order_key AND earlier.state = 'pending'
+               AND earlier.event_pk < deliveries.event_pk)",
+            placeholders(1, ids.len())
+        );
+        let mut values = values![true];
+        values.extend(ids);
+        tx.db.run(sql, values).await?;
+    }
+    Ok(())
+}
+
+fn head_place(instance_pk: i64, delivery: Uuid, n: u32) -> String {
+    place("attempts.response_head", instance_pk, format_args!("{delivery}|{n}"))
+}
+
+impl Store {
+    /// Deliveries to try now, the longest due first: heads of their lines, of enabled endpoints.
+    pub async fn due_deliveries(&self, now: Timestamp, limit: u64) -> Result<Vec<Delivery>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let statement = self.reader().statement(DUE, values![now.0, limit]);
+        let rows = deliveries::Entity::find().from_raw_sql(statement).all(self.reader()).await?;
+        self.read_deliveries(rows).await
+    }
+
+    /// When the next delivery to an enabled endpoint is due; `None` without any.
+    pub async fn next_due_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
+        let sql = "SELECT MIN(d.next_at) AS next_at FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id
+                   WHERE d.state = 'pending' AND d.head AND e.enabled";
+        let Some(row) = self.reader().one(sql, Vec::new()).await? else { return Ok(None) };
+        Ok(row.try_get::<Option<i64>>("", "next_at")?.map(Timestamp))
+    }
+
+    /// Stores a try and what it leads to; when that ends the delivery, the next in line moves up. Nothing happens
+    /// when the delivery is gone or has ended.
+    pub async fn record_attempt(
+        &self,
+        delivery: DeliveryId,
+        attempt: Attempt,
+        outcome: DeliveryOutcome,
+    ) -> Result<(), StoreError> {
+        // all of an instance's deliveries are written by its writer, so that heads and their successors agree
+        let find = deliveries::Entity::find_by_id(delivery.0).select_only().column(deliveries::Column::InstancePk);
+        let Some(instance_pk) = find.into_tuple::<i64>().one(self.reader()).await? else { return Ok(()) };
+        let sealed = match &attempt.response_head {
+            Some(head) => Some(self.sealer().seal(&head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())?),
+            None => None,
+        };
+        let attempt = Arc::new(attempt);
+        self.submit(instance_pk, None, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let (attempt, sealed) = (Arc::clone(&attempt), sealed.clone());
+                Box::pin(async move { record(tx, delivery, &attempt, sealed, outcome).await })
+            }))
+        })
+        .await
+    }
+
+    /// The tries of a delivery, oldest first.
+    pub async fn attempts(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        let sql = "SELECT a.n, a.started_at, a.http_status, a.error, a.total_ms, a.response_head, d.instance_pk
+                   FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.delivery_id = $1 ORDER BY a.n";
+        let rows = self.reader().all(sql, values![delivery.0]).await?;
+        let mut attempts = Vec::with_capacity(rows.len());
+        for row in rows {
+            let n = u32::try_from(row.try_get::<i32>("", "n")?).unwrap_or(0);
+            let response_head = match row.try_get::<Option<Vec<u8>>>("", "response_head")? {
+                None => None,
+                Some(sealed) => {
+                    let place = head_place(row.try_get("", "instance_pk")?, delivery.0, n);
+                    let bytes = self.sealer().open("attempt's response", &place, &sealed)?;
+                    Some(String::from_utf8(bytes).map_err(|_| StoreError::Corrupt("attempt's response"))?)
+                }
+            };
+            attempts.push(Attempt {
+                n,
+                at: Timestamp(row.try_get("", "started_at")?),
+                http_status: row
+                    .try_get::<Option<i32>>("", "http_status")?
+                    .and_then(|status| u16::try_from(status).ok()),
+                error: row.try_get("", "error")?,
+                total_ms: u64::try_from(row.try_get::<i64>("", "total_ms")?).unwrap_or(0),
+                response_head,
+            });
+        }
+        Ok(attempts)
+    }
+
+    async fn read_deliveries(&self, rows: Vec<deliveries::Model>) -> Result<Vec<Delivery>, StoreError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = rows.iter().map(|row| row.endpoint_id);
+        let found = endpoints::Entity::find().filter(endpoints::Column::Id.is_in(ids)).all(self.reader()).await?;
+        let mut by_endpoint: HashMap<EndpointId, Endpoint> = HashMap::new();
+        for row in found {
+            by_endpoint.insert(EndpointId(row.id), endpoint(self.sealer(), row)?);
+        }
+        let pks = rows.iter().map(|row| row.event_pk);
+        let found = events::Entity::find().filter(events::Column::Pk.is_in(pks)).all(self.reader()).await?;
+        let by_event: HashMap<i64, Event> =
+            self.read_events(found).await?.into_iter().map(|event| (event.row, event)).collect();
+        // a delivery whose endpoint or event was just deleted is going, too
+        let whole = rows.into_iter().filter_map(|row| {
+            Some(Delivery {
+                id: DeliveryId(row.id),
+                endpoint: by_endpoint.get(&EndpointId(row.endpoint_id))?.clone(),
+                event: by_event.get(&row.event_pk)?.clone(),
+                attempts: u32::try_from(row.attempts).unwrap_or(0),
+                next_at: Timestamp(row.next_at),
+                created_at: Timestamp(row.created_at),
+            })
+        });
+        Ok(whole.collect())
+    }
+}
+
+async fn record(
+    tx: &Tx,
+    delivery: DeliveryId,
+    attempt: &Attempt,
+    response_head: Option<Vec<u8>>,
+    outcome: DeliveryOutcome,
+) -> Result<(), StoreError> {
+    let n = i32::try_from(attempt.n).unwrap_or(i32::MAX);
+    let (state, next_at) = match outcome {
+        DeliveryOutcome::Delivered => ("delivered", None),
+        DeliveryOutcome::Retry { next_at } => ("pending", Some(next_at.0)),
+        DeliveryOutcome::Dead => ("dead", None),
+    };
+    let sql = "UPDATE deliveries SET state = $1, next_at = COALESCE($2, next_at), attempts = $3, updated_at = $4
+               WHERE id = $5 AND state = 'pending' RETURNING endpoint_id, instance_pk, order_key";
+    let row = tx.db.one(sql, values![state, next_at, n, Timestamp::now().0, delivery.0]).await?;
+    let Some(row) = row else { return Ok(()) };
+    tx.db
+        .run(
+            "INSERT INTO attempts (delivery_id, n, started_at, http_status, error, total_ms, response_head)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            values![
+                delivery.0,
+                n,
+                attempt.at.0,
+                attempt.http_status.map(i32::from),
+                attempt.error.clone(),
+                i64::try_from(attempt.total_ms).unwrap_or(i64::MAX),
+                response_head
+            ],
+        )
+        .await?;
+    if state == "pending" {
+        return Ok(());
+    }
+    let line: (Uuid, i64, String) =
+        (row.try_get("", "endpoint_id")?, row.try_get("", "instance_pk")?, row.try_get("", "order_key")?);
+    let sql = "UPDATE deliveries SET head = $1 WHERE id = (SELECT id FROM deliveries WHERE endpoint_id = $2
+               AND instance_pk = $3 AND order_key = $4 AND state = 'pending' ORDER BY event_pk LIMIT 1)";
+    tx.db.run(sql, values![true, line.0, line.1, line.2]).await.map(drop)
+}

@@ -1,0 +1,308 @@
+//! The journal: events are appended pending, then fanned out once, in order, with a dense number each.
+
+use crate::deliveries;
+use crate::entity::events::{Column, Entity, Model};
+use crate::jobs::word;
+use crate::seal::{Sealer, place};
+use crate::sql::{placeholders, tuples, values};
+use crate::writer::{Answer, Fence, Op, Tx, work};
+use crate::{Store, StoreError};
+use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+use serde_json::Value as Json;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+const PENDING: i16 = 0;
+const DONE: i16 = 1;
+const DROPPED: i16 = 2;
+
+/// An event in the journal.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Increasing; the order within an instance before it is fanned out.
+    pub row: i64,
+    pub id: EventId,
+    pub instance_pk: i64,
+    pub instance_id: InstanceId,
+    pub kind: EventKind,
+    /// Events of one key are delivered in order.
+    pub order_key: String,
+    /// Per instance and dense; `None` until fanned out, and for dropped ones.
+    pub seq: Option<i64>,
+    pub at: Timestamp,
+    pub message_id: Option<String>,
+    pub data: Json,
+    pub request_id: Option<String>,
+}
+
+/// What the transform hooks said of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// It takes no number and is never shown.
+    Drop,
+    /// With other data.
+    Replace,
+    /// To other endpoints than those that asked for it.
+    Route,
+}
+
+/// The end of an event's fan-out.
+#[derive(Debug, Clone)]
+pub struct FanOut {
+    pub event_row: i64,
+    pub verdict: Verdict,
+    /// Replaces the event's data.
+    pub data: Option<Json>,
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// A delivery to write with the fan-out.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    pub id: DeliveryId,
+    pub endpoint: EndpointId,
+    pub next_at: Timestamp,
+}
+
+/// An event as it is inserted, its data sealed.
+pub(crate) struct EventRow {
+    id: Uuid,
+    instance_pk: i64,
+    kind: &'static str,
+    order_key: String,
+    dedupe_key: Option<String>,
+    at: i64,
+    message_id: Option<String>,
+    data: Vec<u8>,
+    request_id: Option<String>,
+}
+
+impl EventRow {
+    pub(crate) fn new(sealer: &Sealer, instance_pk: i64, event: NewEvent) -> Result<Self, StoreError> {
+        let storable = |text: String| text::storable(&text).into_owned();
+        Ok(Self {
+            id: event.id.0,
+            instance_pk,
+            kind: event.kind.as_str(),
+            order_key: storable(event.order_key),
+            dedupe_key: event.dedupe_key.map(storable),
+            at: event.at.0,
+            message_id: event.message_id.map(storable),
+            data: seal(sealer, instance_pk, event.id.0, event.data)?,
+            request_id: event.request_id,
+        })
+    }
+}
+
+fn data_place(instance_pk: i64, id: Uuid) -> String {
+    place("events.data", instance_pk, id)
+}
+
+fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
+    text::storable_json(&mut data);
+    let bytes = serde_json::to_vec(&data).map_err(|_| StoreError::bug("an event's data does not serialise"))?;
+    sealer.seal(&data_place(instance_pk, id), &bytes)
+}
+
+/// Inserts events that are not there yet, by id or by dedupe key; the ids of those inserted.
+pub(crate) async fn insert(tx: &Tx, rows: &[&EventRow]) -> Result<HashSet<Uuid>, StoreError> {
+    const WIDTH: usize = 10;
+    let mut inserted = HashSet::new();
+    for rows in rows.chunks(crate::sql::MAX_BINDS / WIDTH) {
+        let mut values = Vec::with_capacity(rows.len() * WIDTH);
+        for row in rows {
+            values.extend(values![
+                row.id,
+                row.instance_pk,
+                row.kind,
+                row.order_key.clone(),
+                row.dedupe_key.clone(),
+                PENDING,
+                row.at,
+                row.message_id.clone(),
+                row.data.clone(),
+                row.request_id.clone()
+            ]);
+        }
+        let sql = format!(
+            "INSERT INTO events (id, instance_pk, kind, order_key, dedupe_key, fanout, occurred_at, message_id, data,
+             request_id) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
+            tuples(0, rows.len(), WIDTH)
+        );
+        for row in tx.db.all(sql, values).await? {
+            inserted.insert(row.try_get("", "id")?);
+        }
+    }
+    Ok(inserted)
+}
+
+/// The command that appends events.
+pub(crate) struct Append {
+    rows: Vec<EventRow>,
+    pub answer: Answer<u64>,
+}
+
+/// Runs the appends of a group as one insert.
+pub(crate) async fn append(tx: &Tx, appends: Vec<&mut Append>) -> Result<(), StoreError> {
+    let rows: Vec<&EventRow> = appends.iter().flat_map(|append| &append.rows).collect();
+    let mut inserted = insert(tx, &rows).await?;
+    for append in appends {
+        // an id that is there twice counts once
+        let new = append.rows.iter().filter(|row| inserted.remove(&row.id)).count();
+        append.answer.set(new as u64);
+    }
+    Ok(())
+}
+
+/// Pending events in order. The literal lets both databases see that the partial index holds them.
+pub(crate) fn pending(instance_pk: i64) -> Select<Entity> {
+    Entity::find().filter(Column::InstancePk.eq(instance_pk)).filter(Expr::cust("fanout = 0")).order_by_asc(Column::Pk)
+}
+
+impl Store {
+    /// Appends events, all or none, except those whose dedupe key is there already. How many were new. Fenced.
+    pub async fn append_events(&self, instance_pk: i64, epoch: i64, events: Vec<NewEvent>) -> Result<u64, StoreError> {
+        let rows: Result<Vec<_>, _> =
+            events.into_iter().map(|event| EventRow::new(self.sealer(), instance_pk, event)).collect();
+        let rows = rows?;
+        let fence = Some(Fence { pk: instance_pk, epoch });
+        self.submit(instance_pk, fence, self.configured(), |answer| Op::Append(Append { rows, answer })).await
+    }
+
+    /// Events that wait for their fan-out, in order.
+    pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
+        self.read_events(pending(instance_pk).limit(limit).all(self.reader()).await?).await
+    }
+
+    /// Instances with events that wait for their fan-out.
+    pub async fn instances_with_pending_events(&self) -> Result<Vec<i64>, StoreError> {
+        let sql = "SELECT pk FROM instances i WHERE EXISTS
+                   (SELECT 1 FROM events e WHERE e.instance_pk = i.pk AND e.fanout = 0) ORDER BY pk";
+        let rows = self.reader().all(sql, Vec::new()).await?;
+        rows.iter().map(|row| Ok(row.try_get("", "pk")?)).collect()
+    }
+
+    /// Fanned-out events with a number above `seq`, in order.
+    pub async fn events_after(&self, instance_pk: i64, seq: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::InstancePk.eq(instance_pk))
+            .filter(Column::Seq.gt(seq))
+            .order_by_asc(Column::Seq)
+            .limit(limit);
+        self.read_events(find.all(self.reader()).await?).await
+    }
+
+    pub async fn event_by_id(&self, id: EventId) -> Result<Option<Event>, StoreError> {
+        let row = Entity::find().filter(Column::Id.eq(id.0)).one(self.reader()).await?;
+        Ok(self.read_events(row.into_iter().collect()).await?.pop())
+    }
+
+    /// Ends the fan-out of events, in one transaction: verdict, data, number and deliveries. Numbers go up in the
+    /// order of `items` without gaps; dropped events take none, and events that were fanned out before are left as
+    /// they are. The (row, number) of each event that has one. Fenced.
+    pub async fn fan_out(
+        &self,
+        instance_pk: i64,
+        epoch: i64,
+        items: Vec<FanOut>,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        let items = Arc::new(items);
+        let fence = Some(Fence { pk: instance_pk, epoch });
+        self.submit(instance_pk, fence, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let items = Arc::clone(&items);
+                Box::pin(async move { fan_out(tx, instance_pk, &items).await })
+            }))
+        })
+        .await
+    }
+
+    pub(crate) async fn read_events(&self, rows: Vec<Model>) -> Result<Vec<Event>, StoreError> {
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            // an event whose instance is gone is going, too
+            let Some(instance_id) = self.id_of(row.instance_pk).await? else { continue };
+            let data = self.sealer().open("event's data", &data_place(row.instance_pk, row.id), &row.data)?;
+            events.push(Event {
+                row: row.pk,
+                id: EventId(row.id),
+                instance_pk: row.instance_pk,
+                instance_id,
+                kind: word("event kind", &row.kind)?,
+                order_key: row.order_key,
+                seq: row.seq,
+                at: Timestamp(row.occurred_at),
+                message_id: row.message_id,
+                data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
+                request_id: row.request_id,
+            });
+        }
+        Ok(events)
+    }
+}
+
+async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64, i64)>, StoreError> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT pk, id, order_key, fanout, seq FROM events WHERE instance_pk = $1 AND pk IN ({})",
+        placeholders(1, items.len())
+    );
+    let mut values = values![instance_pk];
+    values.extend(items.iter().map(|item| Value::from(item.event_row)));
+    let mut pending: HashMap<i64, (Uuid, String)> = HashMap::new();
+    let mut numbers = Vec::new();
+    for row in tx.db.all(sql, values).await? {
+        let pk: i64 = row.try_get("", "pk")?;
+        if row.try_get::<i16>("", "fanout")? == PENDING {
+            pending.insert(pk, (row.try_get("", "id")?, row.try_get("", "order_key")?));
+        } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
+            numbers.push((pk, seq));
+        }
+    }
+    let mut items: Vec<&FanOut> = items.iter().collect();
+    items.retain(|item| pending.contains_key(&item.event_row));
+    let shown = items.iter().filter(|item| item.verdict != Verdict::Drop).count() as i64;
+    let mut seq = take_numbers(tx, instance_pk, shown).await?;
+
+    let mut values = Vec::new();
+    let mut rows = Vec::new();
+    for item in &items {
+        let Some((id, order_key)) = pending.get(&item.event_row) else { continue };
+        let dropped = item.verdict == Verdict::Drop;
+        let number = (!dropped).then_some(seq);
+        if let Some(number) = number {
+            seq += 1;
+            numbers.push((item.event_row, number));
+            rows.extend(item.deliveries.iter().map(|delivery| (item.event_row, order_key.clone(), delivery.clone())));
+        }
+        let data = item.data.clone().map(|data| seal(&tx.sealer, instance_pk, *id, data)).transpose()?;
+        values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
+    }
+    if !items.is_empty() {
+        let sql = format!(
+            "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data)
+             FROM (VALUES {}) AS v WHERE events.pk = v.column1",
+            tuples(0, items.len(), 4)
+        );
+        tx.db.run(sql, values).await?;
+    }
+    deliveries::insert(tx, instance_pk, &rows).await?;
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The first of `count` numbers, which nobody else gets.
+async fn take_numbers(tx: &Tx, instance_pk: i64, count: i64) -> Result<i64, StoreError> {
+    if count == 0 {
+        return Ok(0);
+    }
+    let sql = "UPDATE instances SET next_seq = next_seq + $1 WHERE pk = $2 RETURNING next_seq";
+    let row = tx.db.one(sql, values![count, instance_pk]).await?.ok_or(StoreError::NotFound)?;
+    Ok(row.try_get::<i64>("", "next_seq")? - count)
+}

@@ -1,0 +1,213 @@
+//! Reading jobs.
+
+use super::{DueJob, Job, NextJob, QueueCount, word};
+use crate::entity::jobs::{Column, Entity, Model};
+use crate::sql::values;
+use crate::{Store, StoreError};
+use kero_domain::{CorrelationId, HeldReason, JobId, JobState, Priority, Timestamp};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+use uuid::Uuid;
+
+/// Rows of one instance that the polling pass looks at: enough to see past a lane with many due jobs.
+const WINDOW: i64 = 256;
+
+/// The unfinished jobs of a lane, in order.
+pub(crate) fn lane(instance_pk: i64, chat: &str, priority: Priority) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::InstancePk.eq(instance_pk))
+        .filter(Column::Chat.eq(chat))
+        .filter(Column::Priority.eq(priority.as_str()))
+        .filter(Column::EndedAt.is_null())
+        .order_by_asc(Column::OrderAt)
+        .order_by_asc(Column::Id)
+}
+
+/// Jobs whose intent is stored. The literal lets both databases see that the partial index holds them.
+pub(crate) fn sending(instance_pk: i64) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::InstancePk.eq(instance_pk))
+        .filter(Expr::cust("state = 'sending'"))
+        .order_by_asc(Column::Id)
+}
+
+/// The polling pass: `$1` now, `$2` rows to look at per instance, `$3` lanes.
+pub(crate) fn due(postgres: bool) -> String {
+    // as many as one instance may show, from an index in which offline instances have nothing
+    let due = "SELECT id, instance_pk, chat, priority, due_at FROM jobs
+               WHERE jobs.instance_pk = i.pk AND ended_at IS NULL AND state <> 'sending'
+                 AND (held IS NULL OR held <> 'offline') AND due_at <= $1 ORDER BY due_at, id LIMIT $2";
+    let from = if postgres {
+        format!("instances i CROSS JOIN LATERAL ({due}) j")
+    } else {
+        // SQLite has no LATERAL; its CROSS JOIN keeps the order of the tables
+        format!("instances i CROSS JOIN jobs j WHERE j.id IN (SELECT id FROM ({due}))")
+    };
+    format!(
+        "SELECT id, instance_pk, chat, priority FROM (
+           SELECT *, ROW_NUMBER() OVER (PARTITION BY instance_pk ORDER BY due_at, id) AS turn FROM (
+             SELECT j.id, j.instance_pk, j.chat, j.priority, j.due_at,
+               ROW_NUMBER() OVER (PARTITION BY j.instance_pk, j.chat, j.priority ORDER BY j.due_at, j.id) AS place
+             FROM {from}) AS due WHERE place = 1) AS lanes
+         ORDER BY turn, due_at LIMIT $3"
+    )
+}
+
+impl Store {
+    /// The job of a correlation id.
+    pub async fn job(&self, instance_pk: i64, correlation_id: &CorrelationId) -> Result<Option<Job>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::InstancePk.eq(instance_pk))
+            .filter(Column::CorrelationId.eq(correlation_id.as_str()));
+        self.read_job(find.one(self.reader()).await?).await
+    }
+
+    pub async fn job_by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.read_job(Entity::find_by_id(id.0).one(self.reader()).await?).await
+    }
+
+    /// The newest job that has this WhatsApp message id.
+    pub async fn job_by_message_id(&self, instance_pk: i64, id: &str) -> Result<Option<Job>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::InstancePk.eq(instance_pk))
+            .filter(Column::MessageId.eq(id))
+            .order_by_desc(Column::Id);
+        self.read_job(find.one(self.reader()).await?).await
+    }
+
+    /// The oldest unfinished job of a lane, by `send_at` or else the moment of acceptance. A job held for being
+    /// offline may be run: whoever asks is connected.
+    pub async fn next_job(
+        &self,
+        instance_pk: i64,
+        chat: &str,
+        priority: Priority,
+        now: Timestamp,
+    ) -> Result<NextJob, StoreError> {
+        let find = lane(instance_pk, chat, priority);
+        let Some(job) = self.read_job(find.one(self.reader()).await?).await? else { return Ok(NextJob::Empty) };
+        Ok(match (job.state, job.held) {
+            (JobState::Sending, _) => NextJob::InFlight(job),
+            (JobState::Held, Some(HeldReason::Offline)) => NextJob::Run(job),
+            _ if job.due_at <= now => NextJob::Run(job),
+            _ => NextJob::Wait(job.due_at),
+        })
+    }
+
+    /// The lanes of an instance that have unfinished jobs.
+    pub async fn lane_keys(&self, instance_pk: i64) -> Result<Vec<(String, Priority)>, StoreError> {
+        let sql = "SELECT DISTINCT chat, priority FROM jobs WHERE instance_pk = $1 AND ended_at IS NULL";
+        let rows = self.reader().all(sql, values![instance_pk]).await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get("", "chat")?, word("priority", &row.try_get::<String>("", "priority")?)?)))
+            .collect()
+    }
+
+    /// Lanes with a job that is queued, or held and due; the oldest first, instances taking turns. A lane whose head
+    /// is being sent may be among them. Jobs held for being offline are not: connecting takes those up.
+    pub async fn due_jobs(&self, now: Timestamp, limit: u64) -> Result<Vec<DueJob>, StoreError> {
+        let sql = due(self.reader().is_postgres());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.reader().all(sql, values![now.0, WINDOW, limit]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(DueJob {
+                    job: JobId(row.try_get::<Uuid>("", "id")?),
+                    instance_pk: row.try_get("", "instance_pk")?,
+                    chat: row.try_get("", "chat")?,
+                    priority: word("priority", &row.try_get::<String>("", "priority")?)?,
+                })
+            })
+            .collect()
+    }
+
+    /// When the next job that is held for a moment becomes due; `None` without any.
+    pub async fn next_due_job(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let sql = "SELECT MIN(due_at) AS due_at FROM jobs WHERE ended_at IS NULL AND state <> 'sending'
+                   AND (held IS NULL OR held <> 'offline') AND due_at > $1";
+        let Some(row) = self.reader().one(sql, values![after.0]).await? else { return Ok(None) };
+        Ok(row.try_get::<Option<i64>>("", "due_at")?.map(Timestamp))
+    }
+
+    /// Jobs whose intent is stored and whose outcome is unknown.
+    pub async fn in_doubt_jobs(&self, instance_pk: i64) -> Result<Vec<Job>, StoreError> {
+        let mut rows = sending(instance_pk).all(self.reader()).await?;
+        let held = Entity::find()
+            .filter(Column::InstancePk.eq(instance_pk))
+            .filter(Column::EndedAt.is_null())
+            .filter(Column::Held.eq(HeldReason::InDoubt.as_str()))
+            .order_by_asc(Column::Id);
+        rows.extend(held.all(self.reader()).await?);
+        self.read_jobs(rows).await
+    }
+
+    /// Jobs in any of `states` (none: all), newest first, older than `before`.
+    pub async fn jobs_page(
+        &self,
+        instance_pk: i64,
+        states: &[JobState],
+        before: Option<JobId>,
+        limit: u64,
+    ) -> Result<Vec<Job>, StoreError> {
+        let mut find = Entity::find().filter(Column::InstancePk.eq(instance_pk));
+        if !states.is_empty() {
+            find = find.filter(Column::State.is_in(states.iter().map(|state| state.as_str())));
+        }
+        if let Some(before) = before {
+            find = find.filter(Column::Id.lt(before.0));
+        }
+        let rows = find.order_by_desc(Column::Id).limit(limit).all(self.reader()).await?;
+        self.read_jobs(rows).await
+    }
+
+    /// Asynchronous jobs of every instance in one state, the oldest first: what the queue's lists are compared with.
+    pub async fn asynchronous_jobs(&self, state: JobState, limit: u64) -> Result<Vec<Job>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::State.eq(state.as_str()))
+            .filter(Column::Asynchronous.eq(true))
+            .order_by_asc(Column::Id)
+            .limit(limit);
+        self.read_jobs(find.all(self.reader()).await?).await
+    }
+
+    /// Unfinished jobs by instance and state.
+    pub async fn queue_counts(&self) -> Result<Vec<QueueCount>, StoreError> {
+        let sql = "SELECT i.id, j.state, j.held, COUNT(*) AS jobs, MIN(j.created_at) AS oldest
+                   FROM jobs j JOIN instances i ON i.pk = j.instance_pk WHERE j.ended_at IS NULL
+                   GROUP BY i.id, j.state, j.held ORDER BY i.id, j.state, j.held";
+        let rows = self.reader().all(sql, Vec::new()).await?;
+        rows.iter()
+            .map(|row| {
+                let held: Option<String> = row.try_get("", "held")?;
+                Ok(QueueCount {
+                    instance_id: word("instance id", &row.try_get::<String>("", "id")?)?,
+                    state: word("job state", &row.try_get::<String>("", "state")?)?,
+                    held: held.as_deref().map(|text| word("held reason", text)).transpose()?,
+                    count: u64::try_from(row.try_get::<i64>("", "jobs")?).unwrap_or(0),
+                    oldest: Timestamp(row.try_get("", "oldest")?),
+                })
+            })
+            .collect()
+    }
+
+    /// The owner of a job; `None` when it is gone.
+    pub(crate) async fn instance_of_job(&self, job: JobId) -> Result<Option<i64>, StoreError> {
+        let find = Entity::find_by_id(job.0).select_only().column(Column::InstancePk).into_tuple::<i64>();
+        Ok(find.one(self.reader()).await?)
+    }
+
+    async fn read_job(&self, row: Option<Model>) -> Result<Option<Job>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        // a row whose instance is gone is going, too
+        let Some(id) = self.id_of(row.instance_pk).await? else { return Ok(None) };
+        super::job(self.sealer(), row, id).map(Some)
+    }
+
+    async fn read_jobs(&self, rows: Vec<Model>) -> Result<Vec<Job>, StoreError> {
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            jobs.extend(self.read_job(Some(row)).await?);
+        }
+        Ok(jobs)
+    }
+}

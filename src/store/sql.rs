@@ -1,0 +1,166 @@
+//! One way to run SQL: a counted connection or transaction, and the few shorthands that both databases share.
+//!
+//! Plain statements are written with `$1` placeholders, which both databases read.
+
+use crate::StoreError;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    Value,
+};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bind parameters in one statement: SQLite takes 32,766, Postgres 65,535.
+pub(crate) const MAX_BINDS: usize = 30_000;
+
+/// How much the store did since it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub commits: AtomicU64,
+    pub statements: AtomicU64,
+    pub commands: AtomicU64,
+}
+
+/// A pool or a transaction whose statements are counted.
+pub(crate) struct Db {
+    on: On,
+    counters: Arc<Counters>,
+}
+
+enum On {
+    Pool(DatabaseConnection),
+    Transaction(DatabaseTransaction),
+}
+
+impl Db {
+    pub(crate) fn pool(pool: DatabaseConnection, counters: Arc<Counters>) -> Self {
+        Self { on: On::Pool(pool), counters }
+    }
+
+    pub(crate) fn transaction(transaction: DatabaseTransaction, counters: Arc<Counters>) -> Self {
+        Self { on: On::Transaction(transaction), counters }
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        if let On::Transaction(transaction) = self.on {
+            transaction.commit().await?;
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn rollback(self) -> Result<(), StoreError> {
+        if let On::Transaction(transaction) = self.on {
+            transaction.rollback().await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.get_database_backend() == DbBackend::Postgres
+    }
+
+    pub(crate) fn statement(&self, sql: impl Into<String>, values: Vec<Value>) -> Statement {
+        Statement::from_sql_and_values(self.get_database_backend(), sql, values)
+    }
+
+    /// Runs a statement; the number of rows it touched.
+    pub(crate) async fn run(&self, sql: impl Into<String>, values: Vec<Value>) -> Result<u64, StoreError> {
+        Ok(self.execute_raw(self.statement(sql, values)).await?.rows_affected())
+    }
+
+    pub(crate) async fn all(&self, sql: impl Into<String>, values: Vec<Value>) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.query_all_raw(self.statement(sql, values)).await?)
+    }
+
+    pub(crate) async fn one(
+        &self,
+        sql: impl Into<String>,
+        values: Vec<Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        Ok(self.query_one_raw(self.statement(sql, values)).await?)
+    }
+
+    fn count(&self) {
+        self.counters.statements.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Db {
+    fn get_database_backend(&self) -> DbBackend {
+        match &self.on {
+            On::Pool(pool) => pool.get_database_backend(),
+            On::Transaction(transaction) => transaction.get_database_backend(),
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.count();
+        match &self.on {
+            On::Pool(pool) => pool.execute_raw(statement).await,
+            On::Transaction(transaction) => transaction.execute_raw(statement).await,
+        }
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.count();
+        match &self.on {
+            On::Pool(pool) => pool.execute_unprepared(sql).await,
+            On::Transaction(transaction) => transaction.execute_unprepared(sql).await,
+        }
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.count();
+        match &self.on {
+            On::Pool(pool) => pool.query_one_raw(statement).await,
+            On::Transaction(transaction) => transaction.query_one_raw(statement).await,
+        }
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.count();
+        match &self.on {
+            On::Pool(pool) => pool.query_all_raw(statement).await,
+            On::Transaction(transaction) => transaction.query_all_raw(statement).await,
+        }
+    }
+}
+
+/// The values of a statement: `values![pk, name, at]`.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$(sea_orm::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+/// `$4, $5, $6`: `count` placeholders after the first `taken`.
+pub(crate) fn placeholders(taken: usize, count: usize) -> String {
+    let mut text = String::with_capacity(count * 5);
+    for n in taken + 1..=taken + count {
+        let comma = if n == taken + 1 { "" } else { ", " };
+        let _ = write!(text, "{comma}${n}");
+    }
+    text
+}
+
+/// `($1, $2), ($3, $4)`: the rows of a VALUES list of `width` columns.
+pub(crate) fn tuples(taken: usize, rows: usize, width: usize) -> String {
+    let mut text = String::with_capacity(rows * width * 6);
+    for row in 0..rows {
+        let comma = if row == 0 { "" } else { ", " };
+        let _ = write!(text, "{comma}({})", placeholders(taken + row * width, width));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_placeholders() {
+        assert_eq!(super::placeholders(2, 3), "$3, $4, $5");
+        assert_eq!(super::tuples(1, 2, 2), "($2, $3), ($4, $5)");
+        assert_eq!(super::placeholders(0, 0), "");
+    }
+}

@@ -1,0 +1,112 @@
+//! The order in which a group's commands run: commands of one kind together, where their order cannot matter.
+//!
+//! A command that several callers submitted without waiting for each other has no order that they could rely on;
+//! one that a caller waited for is not in the same group. What remains to be kept is the order of device writes
+//! (a future may be dropped after its command was sent), and everything around a command that runs by itself.
+
+use super::{OnConflict, Op, Pending, Tx, put};
+use crate::{StoreError, events, jobs};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Put(&'static str, OnConflict),
+    Device,
+    Accept,
+    Intend,
+    Settle,
+    Append,
+    Run,
+}
+
+struct Step {
+    kind: Kind,
+    members: Vec<usize>,
+}
+
+impl Step {
+    /// A command of `kind` may not move to before this step.
+    fn holds(&self, kind: Kind) -> bool {
+        match (self.kind, kind) {
+            (Kind::Run, _) | (Kind::Device, Kind::Put(..)) => true,
+            (Kind::Put(mine, _), Kind::Put(table, _)) => mine == table,
+            _ => false,
+        }
+    }
+}
+
+fn kind(op: &Op) -> Kind {
+    match op {
+        Op::Put(put) => {
+            let (table, conflict) = put.kind();
+            Kind::Put(table, conflict)
+        }
+        Op::Device(_) => Kind::Device,
+        Op::Accept(_) => Kind::Accept,
+        Op::Intend(_) => Kind::Intend,
+        Op::Settle(_) => Kind::Settle,
+        Op::Append(_) => Kind::Append,
+        Op::Run(_) | Op::Close(_) => Kind::Run,
+    }
+}
+
+fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (n, (pending, lost)) in group.iter().zip(lost).enumerate() {
+        if *lost {
+            continue;
+        }
+        let kind = kind(&pending.op);
+        let joins = !matches!(kind, Kind::Run | Kind::Device);
+        let mut place = None;
+        for step in steps.iter_mut().rev() {
+            if joins && step.kind == kind {
+                place = Some(step);
+                break;
+            }
+            if step.holds(kind) {
+                break;
+            }
+        }
+        match place {
+            Some(step) => step.members.push(n),
+            None => steps.push(Step { kind, members: vec![n] }),
+        }
+    }
+    steps
+}
+
+/// The step's commands as what they are.
+macro_rules! members {
+    ($group:expr, $step:expr, $variant:ident) => {
+        $group.iter_mut().enumerate().filter(|(n, _)| $step.members.contains(n)).filter_map(|(_, pending)| {
+            match &mut pending.op {
+                Op::$variant(member) => Some(member),
+                _ => None,
+            }
+        })
+    };
+}
+
+/// Runs every command of the group that kept its epoch.
+pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result<(), StoreError> {
+    for step in plan(group, lost) {
+        match step.kind {
+            Kind::Put(..) => put::run(tx, &mut members!(group, step, Put).collect::<Vec<_>>()).await?,
+            Kind::Accept => jobs::accept(tx, members!(group, step, Accept).map(Box::as_mut).collect()).await?,
+            Kind::Intend => jobs::intend(tx, members!(group, step, Intend).map(Box::as_mut).collect()).await?,
+            Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
+            Kind::Append => events::append(tx, members!(group, step, Append).collect()).await?,
+            Kind::Device => {
+                for work in members!(group, step, Device) {
+                    work.run(tx).await?;
+                }
+            }
+            Kind::Run => {
+                for work in members!(group, step, Run) {
+                    work.run(tx).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

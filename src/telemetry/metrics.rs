@@ -1,0 +1,132 @@
+//! The metrics recorder, and the one place where every metric is described.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::{Mutex, PoisonError};
+
+/// What a metric counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Every metric: its name, kind and meaning. A metric that is recorded elsewhere and missing here has no help text.
+pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
+    ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
+    ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
+    ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
+    (
+        "kero_queue_polled_total",
+        Kind::Counter,
+        "Lanes that the pass over due rows woke; few compared with all sends while the queue is healthy.",
+    ),
+    (
+        "kero_queue_repairs_total",
+        Kind::Counter,
+        "Elements of the Redis lists that were added or removed to agree with the database.",
+    ),
+];
+
+/// Upper bounds of the histograms in seconds: from a local commit to a slow endpoint.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The recorder cannot be installed.
+#[derive(Debug, thiserror::Error)]
+#[error("the metrics recorder cannot be installed")]
+pub struct MetricsError(#[from] BuildError);
+
+/// Renders what was recorded.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+/// Installs the process's recorder; a second call, as in tests that boot several gateways, gives the same.
+pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
+    static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(metrics) = installed.as_ref() {
+        return Ok(metrics.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    for (name, kind, text) in DESCRIPTIONS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *text),
+            Kind::Gauge => metrics::describe_gauge!(*name, *text),
+            Kind::Histogram => metrics::describe_histogram!(*name, *text),
+        }
+    }
+    metrics::gauge!("kero_build_info", "version" => version).set(1.0);
+    let metrics = Metrics { handle };
+    *installed = Some(metrics.clone());
+    Ok(metrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installs_once_and_renders() {
+        let first = install("0.0.0").unwrap();
+        let second = install("0.0.0").unwrap();
+        metrics::counter!("kero_delivery_attempts_total", "outcome" => "delivered").increment(1);
+        let text = second.render();
+        assert!(text.contains("kero_build_info{version=\"0.0.0\"} 1"), "{text}");
+        assert!(text.contains("# HELP kero_delivery_attempts_total"), "{text}");
+        assert_eq!(first.render(), text);
+    }
+
+    #[test]
+    fn names_follow_the_rule() {
+        let mut names: Vec<_> = DESCRIPTIONS.iter().map(|(name, ..)| *name).collect();
+        for (name, kind, text) in DESCRIPTIONS {
+            assert!(name.starts_with("kero_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert!(text.ends_with('.'), "{name}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DESCRIPTIONS.len());
+    }
+
+    #[test]
+    fn every_recorded_metric_is_described() {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+        let mut found = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|ending| ending == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    for part in text.split("metrics::").skip(1) {
+                        let Some(name) = recorded(part) else { continue };
+                        found += 1;
+                        let described = DESCRIPTIONS.iter().any(|(known, ..)| *known == name);
+                        assert!(described, "{}: {name} is not described in DESCRIPTIONS", path.display());
+                    }
+                }
+            }
+        }
+        assert!(found > 0, "the search finds nothing; mend this test");
+    }
+
+    /// The name in `counter!("name", …`.
+    fn recorded(call: &str) -> Option<&str> {
+        let rest = ["counter!(", "gauge!(", "histogram!("].iter().find_map(|kind| call.strip_prefix(kind))?;
+        rest.trim_start().strip_prefix('"')?.split('"').next()
+    }
+}
