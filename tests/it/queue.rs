@@ -338,6 +338,9 @@ async fn a_synchronous_send_with_an_unknown_outcome_settles_by_itself() {
     let texts: HashMap<String, String> =
         s.simulator.received_texts("491521000082").into_iter().map(|text| (text.id, text.text)).collect();
     assert_eq!(texts.len(), 2, "one id for it, however often it was sent");
+    // no acknowledgement and no receipt came for the first try: only a second one can have made it `sent`
+    let tries = s.simulator.ledger().iter().filter(|line| problem["message_id"] == line.id.as_str()).count();
+    assert_eq!(tries, 2, "`sent` needs the server's word");
 }
 
 /// Connected, but nothing begins: the request ends, its job is cancelled, and nothing is sent later.

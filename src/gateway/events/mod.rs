@@ -5,9 +5,11 @@ mod journal;
 pub(crate) use journal::Journal;
 
 use crate::Gateway;
+use futures_util::FutureExt;
 use kero_domain::{DeliveryId, Timestamp};
 use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -71,7 +73,11 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
         for pk in dirty {
             if running.insert(pk) {
                 let gateway = gateway.clone();
-                turns.spawn(async move { (pk, drain(&gateway, pk).await.is_err()) });
+                // after a panic the sweep tries again
+                turns.spawn(async move {
+                    let drained = AssertUnwindSafe(drain(&gateway, pk)).catch_unwind().await;
+                    (pk, !matches!(drained, Ok(Ok(()))))
+                });
             } else {
                 again.insert(pk);
             }

@@ -5,14 +5,20 @@ use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
 use crate::Gateway;
 use crate::instances::View;
+use futures_util::FutureExt;
 use kero_domain::{InstanceId, Priority, Timestamp};
 use kero_store::Instance;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How long a chat rests after a panic in its turn.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 
 /// A cheap handle on an instance's lane.
 #[derive(Clone)]
@@ -176,7 +182,9 @@ async fn run(
             running.insert(key.clone(), false);
             let context = context.clone();
             turns.spawn(async move {
-                let end = attempt::turn(&context, &key).await;
+                // a turn that panics must not keep its chat: the row says what is left to do
+                let turn = AssertUnwindSafe(attempt::turn(&context, &key)).catch_unwind().await;
+                let end = turn.unwrap_or_else(|_| TurnEnd::At(Timestamp::now().after(AFTER_PANIC)));
                 (key, end)
             });
         }
@@ -202,7 +210,6 @@ async fn run(
                 None => return,
             },
             Some(joined) = turns.join_next() => {
-                // a turn that panicked leaves its key marked as running: only a restart of the process helps
                 let Ok((key, end)) = joined else { continue };
                 let again = running.remove(&key).unwrap_or(false);
                 context.gateway.inner.queue.release(context.pk, &key);
