@@ -1,0 +1,291 @@
+//! One call of one hook: an instance, the limits around it, and an account of what it used.
+
+use crate::capabilities::{Capabilities, Scope};
+use crate::effects::Effects;
+use crate::engine::{Host, Inner};
+use crate::error::{HookError, Kind};
+use crate::event::Event;
+use crate::hook::Hook;
+use crate::host::log::LogLine;
+use crate::host::{State, Task};
+use crate::instances::{FUEL, Live};
+use crate::verdict::{Judgement, Request, Response, Verdict};
+use crate::work::{Answer, Question, Work};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+/// A call that ended, well or not.
+#[derive(Debug, Clone)]
+pub struct Ran<T> {
+    pub answer: Result<T, HookError>,
+    /// Empty when the call failed.
+    pub effects: Effects,
+    pub logs: Vec<LogLine>,
+    pub cost: Cost,
+}
+
+/// What a call used.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Ticks of the engine's clock in which guest code ran.
+    pub ticks: u32,
+    /// From the begin of the call, without waiting for a place.
+    pub wall: Duration,
+    /// The most linear memory at once, in bytes.
+    pub memory_peak: usize,
+    pub host_calls: u32,
+    /// Bytes of log that were over the limit.
+    pub log_dropped: u64,
+    /// The same for the same work; only when the host counts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Grants that were missing when the hook asked for something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<&'static str>,
+}
+
+/// The surroundings of a call.
+#[derive(Clone)]
+pub struct Setting {
+    pub capabilities: Capabilities,
+    /// Told to the hook; the caller then throws the effects away.
+    pub dry_run: bool,
+}
+
+/// A delivery that hooks are asked about.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    pub event: &'a Arc<Event>,
+    /// The event's `data` as it is delivered.
+    pub data: &'a str,
+    /// The endpoint's id.
+    pub endpoint: &'a str,
+}
+
+impl<T> Ran<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> Option<U>) -> Ran<U> {
+        let Self { answer, effects, logs, cost } = self;
+        let answer = answer.and_then(|answer| {
+            f(answer).ok_or_else(|| HookError {
+                plugin: String::new(),
+                version: String::new(),
+                kind: Kind::Link,
+                detail: "an answer to another question".to_owned(),
+            })
+        });
+        Ran { answer, effects, logs, cost }
+    }
+}
+
+impl Host {
+    /// One hook, one event. Chains, retries and policies are [`crate::run`]'s.
+    pub async fn transform(&self, hook: &Arc<Hook>, event: &Arc<Event>, data: &str, setting: &Setting) -> Ran<Verdict> {
+        let question = Question::Handle { data: data.to_owned() };
+        let ran = self.ask(hook, event, None, question, setting).await;
+        ran.map(|answer| if let Answer::Verdict(it) = answer { Some(it) } else { None })
+    }
+
+    /// The request that a delivery is made with.
+    pub async fn shape(
+        &self,
+        hook: &Arc<Hook>,
+        delivery: Delivery<'_>,
+        request: &Request,
+        setting: &Setting,
+    ) -> Ran<Request> {
+        let question = Question::Shape { data: delivery.data.to_owned(), request: request.clone() };
+        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
+        ran.map(|answer| if let Answer::Request(it) = answer { Some(it) } else { None })
+    }
+
+    /// What an endpoint's answer means. `usual` is the gateway's own judgement.
+    pub async fn judge(
+        &self,
+        hook: &Arc<Hook>,
+        delivery: Delivery<'_>,
+        request: &Request,
+        response: &Response,
+        usual: &Judgement,
+        setting: &Setting,
+    ) -> Ran<Judgement> {
+        let question = Question::Judge { request: request.clone(), response: response.clone(), usual: usual.clone() };
+        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
+        ran.map(|answer| if let Answer::Judgement(it) = answer { Some(it) } else { None })
+    }
+
+    async fn ask(
+        &self,
+        hook: &Arc<Hook>,
+        event: &Arc<Event>,
+        endpoint: Option<&str>,
+        question: Question,
+        setting: &Setting,
+    ) -> Ran<Answer> {
+        let outside = tokio::runtime::Handle::current();
+        let (host, mine, setting) = (Arc::clone(&self.inner), Arc::clone(hook), setting.clone());
+        let work = Work {
+            event: Arc::clone(event),
+            endpoint: endpoint.map(str::to_owned),
+            dry_run: setting.dry_run,
+            wall: hook.limits.wall,
+            question,
+        };
+        let ran = self.on_workers(async move { run(&host, &mine, &setting.capabilities, outside, &work).await }).await;
+        ran.unwrap_or_else(|| Ran {
+            answer: Err(error(hook, Kind::Link, "the gateway is stopping")),
+            effects: Effects::default(),
+            logs: Vec::new(),
+            cost: Cost::default(),
+        })
+    }
+}
+
+pub(crate) fn error(hook: &Hook, kind: Kind, detail: impl Into<String>) -> HookError {
+    let manifest = &hook.manifest;
+    HookError { plugin: manifest.name.to_string(), version: manifest.version.clone(), kind, detail: detail.into() }
+}
+
+/// Runs on the guests' threads.
+pub(crate) async fn run(
+    host: &Arc<Inner>,
+    hook: &Arc<Hook>,
+    capabilities: &Capabilities,
+    outside: tokio::runtime::Handle,
+    work: &Work,
+) -> Ran<Answer> {
+    // neither semaphore is ever closed; a plugin's own comes first, so that its queue holds no places of others
+    let _mine = hook.places.acquire().await.ok();
+    let _place = host.calls.acquire().await.ok();
+    let _running = host.pulse.running();
+    let started = Instant::now();
+    let scope = Scope {
+        plugin: hook.manifest.name.to_string(),
+        instance: work.event.instance.clone(),
+        event: work.event.id.clone(),
+    };
+    let task = Task::new(hook.seat(), scope, capabilities.clone(), outside);
+    let mut live = match Live::waiting(host, hook, &task.scope.instance) {
+        Some(mut live) => {
+            live.store.data_mut().task = task;
+            live
+        }
+        None => match Live::fresh(host, hook, task).await {
+            Ok(live) => live,
+            Err((failed, mut store)) => {
+                let failed = instantiation(hook, &store, &failed);
+                return settle(hook, &mut store, started, Err(failed));
+            }
+        },
+    };
+    live.calls += 1;
+    live.store.set_epoch_deadline(1);
+    if host.config.fuel {
+        let _ = live.store.set_fuel(FUEL);
+    }
+    let called = tokio::time::timeout(work.wall, live.guest.call(&mut live.store, work)).await;
+    let answer = match called {
+        Err(_) => {
+            let waited = work.wall.as_millis();
+            Err(error(hook, Kind::Wall, format!("no answer within {waited} ms")))
+        }
+        Ok(Err(trapped)) => Err(classify(hook, &live.store, &trapped)),
+        Ok(Ok(Err((kind, why)))) => {
+            let mut why = why;
+            crate::verdict::shorten(&mut why, DETAIL);
+            Err(error(hook, kind, why))
+        }
+        Ok(Ok(Ok(answer))) => {
+            work.question.check(answer, hook.limits.data).map_err(|why| error(hook, Kind::BadAnswer, why))
+        }
+    };
+    // a guest that answered in good order is intact, whatever it answered
+    let intact = !matches!(&answer, Err(failed) if failed.kind.class() == crate::error::Class::Fault);
+    let ran = settle(hook, &mut live.store, started, answer);
+    if intact {
+        live.put_back(host, hook);
+    }
+    ran
+}
+
+/// The account of a call.
+
+fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Result<Answer, HookError>) -> Ran<Answer> {
+    let fuel = hook.host.config.fuel.then(|| FUEL.saturating_sub(store.get_fuel().unwrap_or(FUEL)));
+    let state = store.data_mut();
+    let logs = state.task.log.finish();
+    let now = i64::try_from(state.task.capabilities.clock.now()).unwrap_or(0);
+    let (logs, over) = hook.within_the_minute(logs, now);
+    let cost = Cost {
+        ticks: state.task.ticks,
+        wall: started.elapsed(),
+        memory_peak: state.meter.peak,
+        host_calls: state.task.host_calls,
+        log_dropped: state.task.log.dropped + over,
+        fuel,
+        denied: state.task.denied.iter().copied().collect(),
+    };
+    let effects = std::mem::take(&mut state.task.effects);
+    state.task.end();
+    Ran { effects: if answer.is_ok() { effects } else { Effects::default() }, answer, logs, cost }
+}
+
+/// The guest's start failed: by its own code, or because there was no room for it.
+pub(crate) fn instantiation(hook: &Hook, store: &Store<State>, failed: &wasmtime::Error) -> HookError {
+    if reason(store).is_some()
+        || failed.downcast_ref::<Trap>().is_some()
+        || failed.downcast_ref::<WasmBacktrace>().is_some()
+    {
+        return classify(hook, store, failed);
+    }
+    error(hook, Kind::Link, format!("{failed:#}"))
+}
+
+/// Puts the limits of a plugin around a store.
+pub(crate) fn fence(host: &Inner, hook: &crate::hook::Seat, store: &mut Store<State>) {
+    store.limiter(|state| &mut state.meter);
+    store.set_hostcall_fuel(hook.limits.output);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut cx| cx.data_mut().task.tick());
+    if host.config.fuel {
+        // fails only where fuel is not counted
+        let _ = store.set_fuel(FUEL);
+    }
+}
+
+/// Why wasmtime gave up a call.
+pub(crate) fn classify(hook: &Hook, store: &Store<State>, failed: &wasmtime::Error) -> HookError {
+    let kind = reason(store).unwrap_or(match failed.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => Kind::Stack,
+        _ if failed.root_cause().to_string().contains("too much data is being copied") => Kind::Output,
+        _ => Kind::Trap,
+    });
+    error(hook, kind, described(failed))
+}
+
+/// The host's own reason, when it was the host that stopped the guest.
+fn reason(store: &Store<State>) -> Option<Kind> {
+    let state = store.data();
+    state.task.stopped.or(state.meter.refused.then_some(Kind::Memory))
+}
+
+/// Bytes of a hook's own error text: a message and a stack.
+const DETAIL: usize = 4096;
+/// Frames of a backtrace that are told.
+const FRAMES: usize = 8;
+
+/// The cause, then the innermost functions.
+fn described(failed: &wasmtime::Error) -> String {
+    let mut text = failed.root_cause().to_string();
+    if let Some(trap) = failed.downcast_ref::<Trap>() {
+        text = trap.to_string();
+    }
+    let frames = failed.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
+    for frame in frames.iter().take(FRAMES) {
+        let name = frame.func_name().map_or_else(|| format!("function {}", frame.func_index()), |name| name.to_owned());
+        text.push_str("\n  in ");
+        text.push_str(&name);
+    }
+    text
+}

@@ -1,0 +1,140 @@
+//! The host's side of a running guest: its state, and one capability a file. Nothing here knows a WIT version; the
+//! adapter files translate.
+
+pub(crate) mod config;
+pub(crate) mod http;
+pub(crate) mod kv;
+pub(crate) mod log;
+pub(crate) mod send;
+pub(crate) mod wasi;
+
+use crate::capabilities::{Capabilities, Scope};
+use crate::effects::Effects;
+use crate::engine::Aborting;
+use crate::error::Kind;
+use crate::hook::Seat;
+use crate::limits::{Limits, Meter};
+use log::Log;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::UpdateDeadline;
+
+/// What wasmtime keeps beside an instance.
+pub(crate) struct State {
+    pub(crate) meter: Meter,
+    pub(crate) wasi: wasi::Handles,
+    pub(crate) task: Task,
+}
+
+/// One call. A reused instance gets a new one each time.
+pub(crate) struct Task {
+    pub(crate) hook: Arc<Seat>,
+    pub(crate) scope: Scope,
+    pub(crate) capabilities: Capabilities,
+    /// The runtime that the call came from.
+    outside: tokio::runtime::Handle,
+    pub(crate) log: Log,
+    pub(crate) effects: Effects,
+    /// Imports that were called without a grant.
+    pub(crate) denied: BTreeSet<&'static str>,
+    /// Why the host stopped the guest, when it did.
+    pub(crate) stopped: Option<Kind>,
+    pub(crate) host_calls: u32,
+    pub(crate) http_calls: u32,
+    pub(crate) kv_used: Option<u64>,
+    pub(crate) ticks: u32,
+    budget: u32,
+    slow: Arc<Semaphore>,
+    turn: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+/// Why a capability was not given, in the words that guests read.
+pub(crate) fn missing(grant: &str, toml: &str) -> String {
+    format!(
+        "the grant `{grant}` is missing: ask for it with `{toml}` under [grants] in plugin.toml, and have the operator give it"
+    )
+}
+
+impl Task {
+    pub(crate) fn new(
+        hook: &Arc<Seat>,
+        scope: Scope,
+        capabilities: Capabilities,
+        outside: tokio::runtime::Handle,
+    ) -> Self {
+        let tick = hook.host.config.tick.as_nanos().max(1);
+        let budget = u32::try_from(hook.limits.cpu.as_nanos().div_ceil(tick)).unwrap_or(u32::MAX);
+        Self {
+            log: Log::new(&hook.limits),
+            slow: Arc::clone(&hook.host.slow),
+            hook: Arc::clone(hook),
+            scope,
+            capabilities,
+            outside,
+            effects: Effects::default(),
+            denied: BTreeSet::new(),
+            stopped: None,
+            host_calls: 0,
+            http_calls: 0,
+            kv_used: None,
+            ticks: 0,
+            budget: budget.max(1),
+            turn: Arc::default(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.hook.limits
+    }
+
+    /// Every host call begins here.
+    pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
+        self.host_calls = self.host_calls.saturating_add(1);
+        if self.host_calls > self.limits().host_calls {
+            return Err(self.stop(Kind::HostCalls, format!("more than {} host calls", self.limits().host_calls)));
+        }
+        Ok(())
+    }
+
+    /// Stops the guest for this reason.
+    pub(crate) fn stop(&mut self, kind: Kind, why: String) -> wasmtime::Error {
+        self.stopped = Some(kind);
+        wasmtime::Error::msg(why)
+    }
+
+    /// The engine's epoch moved while guest code ran: one tick of CPU is used.
+    pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        self.ticks += 1;
+        if self.ticks > self.budget {
+            let why = format!("more than {} ms of CPU", self.limits().cpu.as_millis());
+            return Err(self.stop(Kind::Cpu, why));
+        }
+        if self.ticks == 2 {
+            // a long call: wait for one of the places for long calls, so that short ones find a free worker
+            let (slow, turn) = (Arc::clone(&self.slow), Arc::clone(&self.turn));
+            return Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(async move {
+                    if let Ok(permit) = slow.acquire_owned().await {
+                        *turn.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+                    }
+                }),
+            ));
+        }
+        Ok(UpdateDeadline::Yield(1))
+    }
+
+    /// The call ended: another may be long now.
+    pub(crate) fn end(&mut self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Runs a capability's future where the call came from.
+    pub(crate) async fn outside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        Aborting(self.outside.spawn(work)).join().await.ok_or_else(|| "the gateway is stopping".to_owned())
+    }
+}

@@ -1,0 +1,93 @@
+//! Instances of guests: fresh ones, and those that wait for their next call.
+
+use crate::call;
+use crate::engine::{Host, Inner, POOL};
+use crate::hook::Seat;
+use crate::host::{State, Task, wasi};
+use crate::limits::Meter;
+use crate::v0_1::Guest;
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+use std::time::Instant;
+use wasmtime::Store;
+
+/// A guest that can be called. Dropped after a failure: wasmtime refuses to enter an instance that trapped.
+pub(crate) struct Live {
+    pub(crate) store: Store<State>,
+    pub(crate) guest: Guest,
+    pub(crate) calls: u32,
+    born: Instant,
+}
+
+/// Instances of plugins with `reuse`, oldest first. One belongs to one plugin version and one WhatsApp instance, so
+/// no state crosses accounts.
+#[derive(Default)]
+pub(crate) struct Idle {
+    waiting: VecDeque<(u64, String, Live)>,
+}
+
+/// Fuel of a call when fuel is counted at all: more than any CPU budget burns.
+pub(crate) const FUEL: u64 = 1 << 50;
+
+impl Live {
+    /// A waiting instance of this plugin for this WhatsApp instance. It still has its last task.
+    pub(crate) fn waiting(host: &Inner, hook: &Seat, instance: &str) -> Option<Self> {
+        hook.manifest.reuse?;
+        let found = {
+            let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = idle.waiting.iter().position(|(id, whose, _)| *id == hook.id && whose == instance)?;
+            idle.waiting.remove(at)
+        };
+        found.map(|(_, _, live)| live).filter(|live| !live.worn(hook))
+    }
+
+    pub(crate) async fn fresh(host: &Inner, hook: &Seat, task: Task) -> Result<Self, (wasmtime::Error, Store<State>)> {
+        let mut store = Store::new(
+            &host.engine,
+            State { meter: Meter::new(hook.limits.memory), wasi: wasi::Handles::default(), task },
+        );
+        call::fence(host, hook, &mut store);
+        match hook.compiled.inner.adapter.instantiate(&mut store, hook.manifest.kind).await {
+            Ok(guest) => Ok(Self { store, guest, calls: 0, born: Instant::now() }),
+            Err(error) => Err((error, store)),
+        }
+    }
+
+    fn worn(&self, hook: &Seat) -> bool {
+        hook.manifest.reuse.is_none_or(|reuse| self.calls >= reuse.calls || self.born.elapsed() >= reuse.age)
+    }
+
+    /// After a good call: keeps the instance if the plugin wants that.
+    pub(crate) fn put_back(self, host: &Inner, hook: &Seat) {
+        if self.worn(hook) {
+            return;
+        }
+        let instance = self.store.data().task.scope.instance.clone();
+        let evicted = {
+            let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.waiting.push_back((hook.id, instance, self));
+            (idle.waiting.len() > POOL as usize / 2).then(|| idle.waiting.pop_front())
+        };
+        drop(evicted);
+    }
+}
+
+impl Inner {
+    /// Drops the waiting instances of a plugin.
+    pub(crate) fn forget(&self, hook: u64) {
+        let gone: VecDeque<_> = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let (gone, kept) = std::mem::take(&mut idle.waiting).into_iter().partition(|(id, _, _)| *id == hook);
+            idle.waiting = kept;
+            gone
+        };
+        drop(gone);
+    }
+}
+
+impl Host {
+    /// Instances that wait for reuse, for metrics.
+    pub fn waiting_instances(&self) -> usize {
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner).waiting.len()
+    }
+}

@@ -1,0 +1,306 @@
+//! Chains, executed: calls in order on the guests' threads, with retries, the breaker and each plugin's policy.
+
+use crate::ack;
+use crate::breaker::{Gate, PROBE_AFTER_MS};
+use crate::call::{self, Cost, Delivery, Ran, Setting};
+use crate::chain::{End, Outcome, Tries};
+use crate::effects::Effects;
+use crate::engine::{Host, Inner};
+use crate::error::{Class, HookError};
+use crate::event::Event;
+use crate::hook::Hook;
+use crate::host::log::LogLine;
+use crate::policy::{Policy, Step, step};
+use crate::verdict::{Judgement, Request, Response};
+use crate::work::{Answer, Question, Work};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A chain that was run.
+#[derive(Debug, Clone)]
+pub struct Chained<T> {
+    pub end: End<T>,
+    /// Of the hooks that answered; empty for [`End::Later`] and [`End::Held`].
+    pub effects: Effects,
+    /// One for each call, in order.
+    pub records: Vec<Record>,
+}
+
+/// What is kept of a call: with the event or delivery, in the plugin's call list, in metrics.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    pub plugin: String,
+    pub version: String,
+    /// A verdict's or judgement's word, `shaped`, an error's kind, or `suspended`.
+    pub outcome: &'static str,
+    /// What was refused of a verdict, or the error's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    pub cost: Cost,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<LogLine>,
+}
+
+/// A request as the chain shaped it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shaped {
+    pub request: Request,
+    /// As [`Outcome::failures`].
+    pub failures: Vec<String>,
+}
+
+/// One hook's part in a chain.
+enum Part {
+    Answered(Answer),
+    /// Failed or suspended, and `on_error` is `raw`: as if it were not there.
+    PassedBy(String),
+    Dropped(String),
+    Dead(String),
+    Later(std::time::Duration, String),
+    Held(i64, String),
+}
+
+struct Walk {
+    host: Arc<Inner>,
+    event: Arc<Event>,
+    endpoint: Option<String>,
+    setting: Setting,
+    outside: tokio::runtime::Handle,
+    started: Instant,
+    tries: Tries,
+    effects: Effects,
+    records: Vec<Record>,
+}
+
+impl Host {
+    /// Runs an event's transforms ([`crate::chain::for_event`]).
+    pub async fn run_transforms(
+        &self,
+        hooks: Vec<Arc<Hook>>,
+        event: &Arc<Event>,
+        tries: Tries,
+        setting: &Setting,
+    ) -> Chained<Outcome> {
+        if hooks.is_empty() {
+            return Chained { end: End::Go(Outcome::default()), effects: Effects::default(), records: Vec::new() };
+        }
+        let walk = self.walk(event, None, tries, setting);
+        self.on_workers(walk.transforms(hooks)).await.unwrap_or_else(stopping)
+    }
+
+    /// Runs the hooks of a delivery ([`crate::chain::for_delivery`]) over the request that the gateway would send.
+    pub async fn run_shapes(
+        &self,
+        hooks: Vec<Arc<Hook>>,
+        delivery: Delivery<'_>,
+        request: Request,
+        tries: Tries,
+        setting: &Setting,
+    ) -> Chained<Shaped> {
+        if hooks.is_empty() {
+            let end = End::Go(Shaped { request, failures: Vec::new() });
+            return Chained { end, effects: Effects::default(), records: Vec::new() };
+        }
+        let walk = self.walk(delivery.event, Some(delivery.endpoint), tries, setting);
+        let data = delivery.data.to_owned();
+        self.on_workers(walk.shapes(hooks, data, request)).await.unwrap_or_else(stopping)
+    }
+
+    /// Asks the hooks of a delivery what an answer means, each told what the one before it said. A hook that fails has
+    /// no say: an attempt was made, and it must end.
+    pub async fn run_judges(
+        &self,
+        hooks: Vec<Arc<Hook>>,
+        delivery: Delivery<'_>,
+        request: Request,
+        response: Response,
+        usual: Judgement,
+        setting: &Setting,
+    ) -> Chained<Judgement> {
+        if hooks.is_empty() {
+            return Chained { end: End::Go(usual), effects: Effects::default(), records: Vec::new() };
+        }
+        let walk = self.walk(delivery.event, Some(delivery.endpoint), Tries::new(), setting);
+        self.on_workers(walk.judges(hooks, request, response, usual)).await.unwrap_or_else(stopping)
+    }
+
+    fn walk(&self, event: &Arc<Event>, endpoint: Option<&str>, tries: Tries, setting: &Setting) -> Walk {
+        Walk {
+            host: Arc::clone(&self.inner),
+            event: Arc::clone(event),
+            endpoint: endpoint.map(str::to_owned),
+            setting: setting.clone(),
+            outside: tokio::runtime::Handle::current(),
+            started: Instant::now(),
+            tries,
+            effects: Effects::default(),
+            records: Vec::new(),
+        }
+    }
+}
+
+fn stopping<T>() -> Chained<T> {
+    let reason = "the gateway is stopping".to_owned();
+    let end = End::Held { by: String::new(), until: 0, reason };
+    Chained { end, effects: Effects::default(), records: Vec::new() }
+}
+
+impl Walk {
+    async fn transforms(mut self, hooks: Vec<Arc<Hook>>) -> Chained<Outcome> {
+        let mut outcome = Outcome::default();
+        for hook in hooks {
+            let question = Question::Handle { data: outcome.data(&self.event).to_owned() };
+            match self.part(&hook, question).await {
+                Part::Answered(Answer::Verdict(verdict)) => {
+                    let (verdict, refused) = ack::guard(&self.event, verdict, hook.grants.drop_ack);
+                    self.note(refused.map(str::to_owned));
+                    if let ControlFlow::Break(reason) = outcome.take(verdict) {
+                        return self.end(End::Dropped { by: hook.name().to_string(), reason });
+                    }
+                }
+                Part::Answered(_) => {}
+                Part::PassedBy(failure) => outcome.failures.push(failure),
+                other => {
+                    let end = Self::stopped(&hook, other, &self.tries);
+                    return self.end(end);
+                }
+            }
+        }
+        self.end(End::Go(outcome))
+    }
+
+    async fn shapes(mut self, hooks: Vec<Arc<Hook>>, data: String, request: Request) -> Chained<Shaped> {
+        let mut shaped = Shaped { request, failures: Vec::new() };
+        for hook in hooks {
+            let question = Question::Shape { data: data.clone(), request: shaped.request.clone() };
+            match self.part(&hook, question).await {
+                Part::Answered(Answer::Request(request)) => shaped.request = request,
+                Part::Answered(_) => {}
+                Part::PassedBy(failure) => shaped.failures.push(failure),
+                other => {
+                    let end = Self::stopped(&hook, other, &self.tries);
+                    return self.end(end);
+                }
+            }
+        }
+        self.end(End::Go(shaped))
+    }
+
+    async fn judges(
+        mut self,
+        hooks: Vec<Arc<Hook>>,
+        request: Request,
+        response: Response,
+        usual: Judgement,
+    ) -> Chained<Judgement> {
+        let mut said = usual;
+        for hook in hooks {
+            let (request, response) = (request.clone(), response.clone());
+            let question = Question::Judge { request, response, usual: said.clone() };
+            if let Part::Answered(Answer::Judgement(judgement)) = self.part(&hook, question).await {
+                said = judgement;
+            }
+        }
+        self.end(End::Go(said))
+    }
+
+    /// The end that a part means, when the chain does not go on.
+    fn stopped<T>(hook: &Hook, part: Part, tries: &Tries) -> End<T> {
+        let by = hook.name().to_string();
+        match part {
+            Part::Dropped(reason) => End::Dropped { by, reason },
+            Part::Later(after, reason) => End::Later { by, after, reason, tries: tries.clone() },
+            Part::Held(until, reason) => End::Held { by, until, reason },
+            Part::Dead(reason) | Part::PassedBy(reason) => End::Dead { by, reason },
+            Part::Answered(_) => End::Dead { by, reason: "an answer to another question".to_owned() },
+        }
+    }
+
+    fn end<T>(self, end: End<T>) -> Chained<T> {
+        let kept = !matches!(end, End::Later { .. } | End::Held { .. });
+        Chained { end, effects: if kept { self.effects } else { Effects::default() }, records: self.records }
+    }
+
+    /// Calls one hook until it answers or its tries for now are over.
+    async fn part(&mut self, hook: &Arc<Hook>, question: Question) -> Part {
+        let now = self.now();
+        if let Gate::Shut { until } = hook.breaker().ask(now) {
+            self.record(hook, "suspended", None, Cost::default(), Vec::new());
+            return self.policy(hook, "suspended", "suspended after too many faults".to_owned(), Some(until));
+        }
+        let mut work = Work {
+            event: Arc::clone(&self.event),
+            endpoint: self.endpoint.clone(),
+            dry_run: self.setting.dry_run,
+            wall: hook.limits.wall,
+            question,
+        };
+        loop {
+            work.wall = hook.limits.wall.min(self.host.config.chain.saturating_sub(self.started.elapsed()));
+            let ran = call::run(&self.host, hook, &self.setting.capabilities, self.outside.clone(), &work).await;
+            let Ran { answer, effects, logs, cost } = ran;
+            let failed = match answer {
+                Ok(answer) => {
+                    hook.breaker().record(self.now(), false);
+                    self.record(hook, word(&answer), None, cost, logs);
+                    self.effects.append(effects);
+                    self.tries.remove(hook.name().as_str());
+                    return Part::Answered(answer);
+                }
+                Err(failed) => failed,
+            };
+            self.record(hook, failed.kind.as_str(), Some(failed.detail.clone()), cost, logs);
+            if hook.breaker().record(self.now(), failed.kind.class() == Class::Fault) {
+                tracing::warn!(plugin = %failed.plugin, version = failed.version, kind = %failed.kind, "hook suspended");
+            }
+            let tries = self.tries.entry(failed.plugin.clone()).or_default();
+            *tries += 1;
+            match step(failed.kind.class(), *tries) {
+                Step::Again => {}
+                Step::Later(after) => return Part::Later(after, failed.to_string()),
+                Step::Hold => return Part::Held(self.now() + PROBE_AFTER_MS, failed.to_string()),
+                Step::GiveUp => return self.give_up(hook, &failed),
+            }
+        }
+    }
+
+    fn give_up(&self, hook: &Hook, failed: &HookError) -> Part {
+        self.policy(hook, failed.kind.as_str(), failed.to_string(), None)
+    }
+
+    /// What the plugin's `on_error` says. A suspended plugin's events are held unless it is `raw`.
+    fn policy(&self, hook: &Hook, kind: &str, reason: String, suspended: Option<i64>) -> Part {
+        match (ack::policy(&self.event, hook.manifest.on_error, hook.grants.drop_ack), suspended) {
+            (Policy::Raw, _) => Part::PassedBy(format!("{}/{kind}", hook.name())),
+            (_, Some(until)) => Part::Held(until, reason),
+            (Policy::Dead, None) => Part::Dead(reason),
+            (Policy::Drop, None) => Part::Dropped(reason),
+        }
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.setting.capabilities.clock.now()).unwrap_or(i64::MAX)
+    }
+
+    fn record(&mut self, hook: &Hook, outcome: &'static str, note: Option<String>, cost: Cost, logs: Vec<LogLine>) {
+        let (plugin, version) = (hook.name().to_string(), hook.manifest.version.clone());
+        self.records.push(Record { plugin, version, outcome, note, cost, logs });
+    }
+
+    /// Adds what was refused to the last record.
+    fn note(&mut self, refused: Option<String>) {
+        if let (Some(refused), Some(record)) = (refused, self.records.last_mut()) {
+            record.note = Some(refused);
+        }
+    }
+}
+
+const fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Verdict(verdict) => verdict.word(),
+        Answer::Request(_) => "shaped",
+        Answer::Judgement(judgement) => judgement.word(),
+    }
+}

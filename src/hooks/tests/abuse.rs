@@ -1,0 +1,301 @@
+//! Guests that misbehave. Each test fails when its guard is taken away; after each a well-behaved call works.
+
+use crate::support::*;
+use kero_domain::EventKind;
+use kero_hooks::{ErrorKind, Hook, HookError, Host, Level, Verdict};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SPIN: &str = "(loop $on (br $on)) unreachable";
+
+async fn fails(host: &Host, wasm: Vec<u8>, more: serde_json::Value) -> HookError {
+    let bad = hook(host, wasm, more).await;
+    let ran = host.transform(&bad, &message(), "{}", &setting()).await;
+    assert!(ran.effects.is_empty());
+    still_works(host).await;
+    ran.answer.unwrap_err()
+}
+
+async fn still_works(host: &Host) {
+    let good = hook(host, guest("", PASS), json!({"name": "good"})).await;
+    assert_eq!(host.transform(&good, &message(), "{}", &setting()).await.answer, Ok(Verdict::Pass));
+}
+
+#[tokio::test]
+async fn an_endless_loop_is_stopped_by_its_cpu_budget() {
+    let host = host();
+    let started = Instant::now();
+    let error = fails(&host, guest("", SPIN), json!({"limits": {"cpu_ms": 50, "wall_ms": 10000}})).await;
+    assert_eq!(error.kind, ErrorKind::Cpu, "{error}");
+    assert!(error.to_string().contains("50 ms of CPU"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_loop_is_stopped_by_the_wall_clock_too() {
+    let host = host();
+    let error = fails(&host, guest("", SPIN), json!({"limits": {"cpu_ms": 1000, "wall_ms": 60}})).await;
+    assert_eq!(error.kind, ErrorKind::Wall, "{error}");
+}
+
+#[tokio::test]
+async fn a_memory_bomb_is_refused() {
+    let bomb = "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
+    let error = fails(&host(), guest("", bomb), json!({"limits": {"memory": "8MiB"}})).await;
+    assert_eq!(error.kind, ErrorKind::Memory, "{error}");
+}
+
+#[tokio::test]
+async fn endless_recursion_ends_in_the_guests_stack() {
+    let recursion = "(func $deep (param i32) (result i32) (i32.add (call $deep (local.get 0)) (i32.const 1)))";
+    let wasm = guest_for(
+        "transform",
+        "",
+        &format!(
+            r#"{recursion} (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) (call $deep (i32.const 1)))"#
+        ),
+    );
+    let error = fails(&host(), wasm, json!({})).await;
+    assert_eq!(error.kind, ErrorKind::Stack, "{error}");
+    assert!(error.detail.contains("in "), "frames: {error}");
+}
+
+#[tokio::test]
+async fn a_trap_is_told_with_its_frames() {
+    let wasm = guest_for(
+        "transform",
+        "",
+        r#"(func $checkout unreachable)
+           (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) (call $checkout) i32.const 0)"#,
+    );
+    let error = fails(&host(), wasm, json!({})).await;
+    assert_eq!(error.kind, ErrorKind::Trap);
+    assert!(error.detail.contains("unreachable") && error.detail.contains("in checkout"), "{error}");
+    assert!(error.to_string().starts_with("tried 1: trap: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_huge_answer_is_not_copied() {
+    // the length that the answer claims is real memory: 8 MiB
+    let huge = format!("(drop (memory.grow (i32.const 128))) {}", answer(1, 0, 8 << 20));
+    let error = fails(&host(), guest("", &huge), json!({})).await;
+    assert_eq!(error.kind, ErrorKind::Output, "{error}");
+}
+
+#[tokio::test]
+async fn answers_are_checked() {
+    let host = host();
+    for (data, complaint) in [
+        ("{\"a\":".to_owned(), "data is not JSON"),
+        ("[]".to_owned(), "not an object"),
+        (format!("{{\"a\":\"{}\"}}", "x".repeat(300_000)), "at most 262144"),
+    ] {
+        // a megabyte of data segment needs no more than the limits give
+        let wasm = if data.len() < 50_000 { saying(2, &data) } else { large(&data) };
+        let error = fails(&host, wasm, json!({})).await;
+        assert_eq!(error.kind, ErrorKind::BadAnswer, "{error}");
+        assert!(error.detail.contains(complaint), "{error}");
+    }
+    let error = fails(&host, guest(r#""#, &answer(2, 0xffff_0000, 16)), json!({})).await;
+    assert_eq!(error.kind, ErrorKind::Trap, "a pointer outside of the memory: {error}");
+}
+
+/// A `replace` with data that does not fit the two first pages.
+fn large(data: &str) -> Vec<u8> {
+    let (open, close) = data.split_at(6);
+    let filling = data.len() - 6 - 2;
+    let _ = close;
+    let escaped: String = open.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let body = format!(
+        r#"(drop (memory.grow (i32.const 8)))
+           (memory.fill (i32.const {from}) (i32.const 120) (i32.const {filling}))
+           (i32.store8 (i32.const {quote}) (i32.const 34)) (i32.store8 (i32.const {brace}) (i32.const 125)) {answer}"#,
+        from = 131_072 + 6,
+        quote = 131_072 + 6 + filling,
+        brace = 131_072 + 6 + filling + 1,
+        answer = answer(2, 131_072, u32::try_from(data.len()).unwrap()),
+    );
+    let start = format!(
+        r#"(data $open "{escaped}")
+           (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32)
+             (call $fill))
+           (func $fill (result i32)
+             {body_with_init})"#,
+        body_with_init = body.replacen(
+            "(memory.fill",
+            "(memory.init $open (i32.const 131072) (i32.const 0) (i32.const 6)) (memory.fill",
+            1
+        ),
+    );
+    guest_for("transform", "", &start)
+}
+
+const KV_GET: &str = r#"(import "kero:plugin/kv@0.1.0" "get" (func $get (param i32 i32 i32)))"#;
+
+#[tokio::test]
+async fn a_capability_without_its_grant_answers_denied() {
+    // passes when the host's answer is err(denied): 1 and 0 in the first bytes
+    let checks = r#"(call $get (i32.const 4096) (i32.const 3) (i32.const 3072))
+        (if (i32.or (i32.ne (i32.load8_u (i32.const 3072)) (i32.const 1)) (i32.load8_u (i32.const 3076))) (then unreachable))
+        i32.const 0"#;
+    let host = host();
+    let bare = hook(&host, guest(KV_GET, checks), json!({})).await;
+    let ran = host.transform(&bare, &message(), "{}", &setting()).await;
+    assert_eq!(ran.answer, Ok(Verdict::Pass));
+    assert_eq!(ran.cost.denied, vec!["kv"]);
+    let granted = hook(&host, guest(KV_GET, checks), json!({"grants": everything()})).await;
+    let ran = host.transform(&granted, &message(), "{}", &setting()).await;
+    assert_eq!(ran.answer.unwrap_err().kind, ErrorKind::Trap, "with the grant it is not denied");
+}
+
+#[tokio::test]
+async fn host_calls_are_counted() {
+    let import = r#"(import "kero:plugin/clock@0.1.0" "now" (func $now (result i64)))"#;
+    let error = fails(&host(), guest(import, "(loop $on (drop (call $now)) (br $on)) unreachable"), json!({})).await;
+    assert_eq!(error.kind, ErrorKind::HostCalls, "{error}");
+}
+
+#[tokio::test]
+async fn a_flood_of_log_is_dropped_and_counted() {
+    let import = r#"(import "kero:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let flood = r#"(local $n i32)
+        (loop $on
+          (call $log (i32.const 2) (i32.const 0) (i32.const 1024))
+          (local.set $n (i32.add (local.get $n) (i32.const 1)))
+          (br_if $on (i32.lt_u (local.get $n) (i32.const 1000))))
+        i32.const 0"#;
+    let host = host();
+    let noisy = hook(&host, guest(import, flood), json!({})).await;
+    let ran = host.transform(&noisy, &message(), "{}", &setting()).await;
+    assert_eq!(ran.answer, Ok(Verdict::Pass), "a log does not decide");
+    let kept: usize = ran.logs.iter().map(|line| line.text.len()).sum();
+    assert!(kept <= 64 << 10, "{kept}");
+    assert_eq!(ran.cost.log_dropped, 1000 * 1024 - kept as u64);
+    assert_eq!(ran.logs[0].level, Level::Warn);
+}
+
+#[tokio::test]
+async fn a_plugin_has_a_share_of_log_in_a_minute() {
+    let import = r#"(import "kero:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let line = "(call $log (i32.const 2) (i32.const 0) (i32.const 8192)) i32.const 0";
+    let host = host();
+    let chatty = hook(&host, guest(import, line), json!({})).await;
+    let mut lines = 0;
+    for _ in 0..200 {
+        lines += host.transform(&chatty, &message(), "{}", &setting()).await.logs.len();
+    }
+    assert_eq!(lines, 128, "1 MiB of lines of 8 KiB");
+}
+
+const FETCH: &str = r#"(import "kero:plugin/http@0.1.0" "fetch"
+    (func $fetch (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
+
+fn fetches(url: &str) -> Vec<u8> {
+    let body = format!(
+        r#"(call $fetch (i32.const 4096) (i32.const 3) (i32.const 4112) (i32.const {}) (i32.const 0) (i32.const 0)
+             (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 3072))
+           i32.const 0"#,
+        url.len()
+    );
+    guest_for(
+        "transform",
+        FETCH,
+        &format!(
+            r#"(func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {body})
+               (data (i32.const 4096) "GET") (data (i32.const 4112) "{url}")"#
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_host_call_that_never_answers_ends_with_the_wall_clock() {
+    let host = host();
+    let wasm = fetches("https://api.example/slow");
+    let more = json!({"grants": everything(), "limits": {"wall_ms": 80}});
+    let waiting = hook(&host, wasm, more).await;
+    let started = Instant::now();
+    let ran = host.transform(&waiting, &message(), "{}", &never_answering()).await;
+    let error = ran.answer.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Wall, "{error}");
+    assert!(ran.cost.ticks <= 2, "waiting is no CPU time: {}", ran.cost.ticks);
+    assert!(started.elapsed() >= Duration::from_millis(80));
+    still_works(&host).await;
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_goes_away_is_stopped() {
+    let host = host();
+    let more = json!({"grants": everything(), "limits": {"wall_ms": 10000}});
+    let waiting = hook(&host, fetches("https://api.example/slow"), more).await;
+    // more than the plugin has places: were they not stopped, the last call would find none for 2 s
+    for _ in 0..8 {
+        let (event, setting) = (message(), never_answering());
+        let call = host.transform(&waiting, &event, "{}", &setting);
+        let gone = tokio::time::timeout(Duration::from_millis(20), call).await;
+        assert!(gone.is_err());
+    }
+    let last = hook(&host, guest("", PASS), json!({})).await;
+    let answered = tokio::time::timeout(Duration::from_millis(1500), async {
+        host.transform(&waiting, &message(), "{}", &setting()).await;
+        host.transform(&last, &message(), "{}", &setting()).await
+    });
+    assert_eq!(answered.await.unwrap().answer, Ok(Verdict::Pass));
+}
+
+#[tokio::test]
+async fn a_start_function_that_spins_is_stopped() {
+    let wasm = guest_for(
+        "transform",
+        "",
+        &format!(
+            r#"(func $begin (loop $on (br $on))) (start $begin)
+               (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {PASS})"#
+        ),
+    );
+    let error = fails(&host(), wasm, json!({"limits": {"cpu_ms": 30}})).await;
+    assert_eq!(error.kind, ErrorKind::Cpu, "{error}");
+}
+
+/// Latencies of calls one after the other, sorted.
+async fn latencies(host: &Host, hook: &Arc<Hook>, calls: usize) -> Vec<Duration> {
+    let mut took = Vec::with_capacity(calls);
+    for _ in 0..calls {
+        let started = Instant::now();
+        let ran = host.transform(hook, &event(EventKind::Message, &json!({})), "{}", &setting()).await;
+        assert_eq!(ran.answer, Ok(Verdict::Pass));
+        took.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    took.sort();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_spin_do_not_hold_the_last_free_thread() {
+    let host = host();
+    let good = hook(&host, guest("", PASS), json!({"name": "good"})).await;
+    let alone = latencies(&host, &good, 200).await;
+    let mut spinning = Vec::new();
+    for n in 0..4 {
+        let (host, spin) = (host.clone(), guest("", SPIN));
+        let more = json!({"name": format!("spin-{n}"), "limits": {"cpu_ms": 1000, "wall_ms": 10000}});
+        let spin = hook(&host, spin, more).await;
+        spinning.push(tokio::spawn(async move {
+            loop {
+                host.transform(&spin, &message(), "{}", &setting()).await;
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut beside = Duration::MAX;
+    // the best of some: other work on the machine is not what is measured
+    for _ in 0..5 {
+        beside = beside.min(latencies(&host, &good, 100).await[80]);
+    }
+    spinning.iter().for_each(tokio::task::JoinHandle::abort);
+    let alone = alone[160];
+    println!("four of five good calls take at most {alone:?} alone, {beside:?} beside four that spin");
+    // without the places for long calls it waits for the end of somebody's tick: 2 to 3 ms
+    assert!(beside < Duration::from_millis(1) + alone * 2, "{alone:?} alone, {beside:?} beside");
+}

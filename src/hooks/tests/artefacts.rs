@@ -1,0 +1,153 @@
+//! What is accepted as a plugin, what is not and why, and the cache of compiled code.
+
+use crate::support::*;
+use kero_hooks::fixture::Fixture;
+use kero_hooks::{CacheConfig, CompileError, ErrorKind, Hook, Host, HostConfig, Kind, ManifestError, Setting, Verdict};
+use serde_json::json;
+
+async fn refused(wasm: Vec<u8>) -> CompileError {
+    host().compile(wasm).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_core_module_becomes_a_component() {
+    let compiled = host().compile(guest("", PASS)).await.unwrap();
+    let info = compiled.info();
+    assert_eq!((info.kinds.as_slice(), info.wit.as_str()), ([Kind::Transform].as_slice(), "0.1.0"));
+    assert!(info.bytes > 0 && info.hash.len() == 64);
+    assert!(info.wants().is_empty());
+    let wants = guest(r#"(import "kero:plugin/kv@0.1.0" "delete" (func $delete (param i32 i32 i32)))"#, PASS);
+    assert_eq!(host().compile(wants).await.unwrap().info().wants(), vec!["kv"]);
+}
+
+#[tokio::test]
+async fn what_is_no_plugin_is_refused_with_the_reason() {
+    assert_eq!(refused(b"#!/bin/sh\necho".to_vec()).await, CompileError::NotWasm);
+    assert_eq!(refused(Vec::new()).await, CompileError::NotWasm);
+    assert_eq!(refused(wat::parse_str("(module)").unwrap()).await, CompileError::NoWitSection);
+    assert!(matches!(refused(vec![0; (4 << 20) + 1]).await, CompileError::TooLarge { limit, .. } if limit == 4 << 20));
+    let mut broken = guest("", PASS);
+    let length = broken.len();
+    broken.truncate(length - 40);
+    assert!(matches!(refused(broken).await, CompileError::Componentize(_) | CompileError::NoWitSection));
+    let garbage = [b"\0asm\x0d\0\x01\0".as_slice(), &[0xff; 64]].concat();
+    assert!(matches!(refused(garbage).await, CompileError::Invalid(_)));
+    assert_eq!(refused(wat::parse_str("(component)").unwrap()).await, CompileError::NoExport);
+}
+
+#[tokio::test]
+async fn an_unknown_import_is_named() {
+    for import in ["wasi:http/outgoing-handler@0.2.0", "acme:bank/vault@1.0.0"] {
+        let component = wat::parse_str(format!(
+            r#"(component
+                 (import "{import}" (instance $i (export "open" (func))))
+                 (core module $m (func (export "f")))
+                 (core instance $c (instantiate $m))
+                 (func $f (canon lift (core func $c "f")))
+                 (instance $e (export "handle" (func $f)))
+                 (export "kero:plugin/on-event@0.1.0" (instance $e)))"#
+        ))
+        .unwrap();
+        let error = refused(component).await;
+        assert!(matches!(&error, CompileError::UnknownImport { import: named, .. } if named == import), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_this_host_does_not_know_is_named() {
+    let component = |version: &str| {
+        wat::parse_str(format!(
+            r#"(component
+                 (core module $m (func (export "f")))
+                 (core instance $c (instantiate $m))
+                 (func $f (canon lift (core func $c "f")))
+                 (instance $e (export "handle" (func $f)))
+                 (export "kero:plugin/on-event@{version}" (instance $e)))"#
+        ))
+        .unwrap()
+    };
+    let error = refused(component("0.2.0")).await.to_string();
+    assert!(error.contains("kero:plugin/on-event@0.2.0") && error.contains("kero:plugin/on-event@0.1.x"), "{error}");
+    // the right name with the wrong type
+    let host = host();
+    let error = host.check(&hook(&host, component("0.1.0"), json!({})).await).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Link);
+    assert!(error.detail.contains("type mismatch"), "{error}");
+    assert_eq!(host.check(&hook(&host, guest("", PASS), json!({})).await).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_guest_of_another_toolchain_gets_a_closed_wasi() {
+    let host = host();
+    let body = r#"(call $environ (i32.const 64)) (if (i32.load (i32.const 68)) (then unreachable))
+        (call $now (i32.const 80)) (if (i64.ne (i64.load (i32.const 80)) (i64.const 1767268800)) (then unreachable))
+        (if (i64.eq (call $random) (call $random)) (then unreachable))
+        (call $write (call $stdout) (i32.const 4096) (i32.const 6) (i32.const 96))
+        i32.const 0"#;
+    let plugin = hook(&host, wasi_guest(body), json!({})).await;
+    let capabilities = Fixture { now: 1_767_268_800_000, ..Fixture::default() }.capabilities();
+    let ran = host.transform(&plugin, &message(), "{}", &Setting { capabilities, dry_run: false }).await;
+    assert_eq!(ran.answer, Ok(Verdict::Pass));
+    assert_eq!(ran.logs.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), vec!["hello"]);
+
+    let leaving = hook(&host, wasi_guest("(call $exit (i32.const 0)) i32.const 0"), json!({})).await;
+    let error = host.transform(&leaving, &message(), "{}", &setting()).await.answer.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Trap);
+    assert!(error.detail.contains("wasi:cli/exit#exit is closed to hooks"), "{error}");
+}
+
+#[tokio::test]
+async fn the_kind_must_fit_the_exports() {
+    let host = host();
+    let compiled = host.compile(guest("", PASS)).await.unwrap();
+    let delivery = manifest(json!({"kind": "delivery"}));
+    let error = Hook::new(&host, delivery, compiled, &Default::default(), json!({})).unwrap_err();
+    assert!(matches!(&error, ManifestError(text) if text.contains("on-event@0.1.0")), "{error}");
+}
+
+fn cached(dir: &std::path::Path, key: u8) -> Host {
+    let cache = Some(CacheConfig { dir: dir.to_owned(), key: [key; 32] });
+    Host::start(HostConfig { cache, ..HostConfig::default() }).unwrap()
+}
+
+#[tokio::test]
+async fn compiled_code_is_kept_and_never_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("compiled");
+    let wasm = guest("", PASS);
+    assert!(!cached(&dir, 1).compile(wasm.clone()).await.unwrap().info().from_cache);
+    let again = cached(&dir, 1);
+    let compiled = again.compile(wasm.clone()).await.unwrap();
+    assert!(compiled.info().from_cache);
+    let hook = Hook::new(&again, manifest(json!({})), compiled, &Default::default(), json!({})).unwrap();
+    assert_eq!(again.transform(&hook, &message(), "{}", &setting()).await.answer, Ok(Verdict::Pass));
+
+    assert!(!cached(&dir, 2).compile(wasm.clone()).await.unwrap().info().from_cache, "another installation's key");
+    assert!(cached(&dir, 2).compile(wasm.clone()).await.unwrap().info().from_cache);
+
+    let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let written = std::fs::read(&file).unwrap();
+    for at in [0, 40, written.len() / 2, written.len() - 1] {
+        let mut changed = written.clone();
+        changed[at] ^= 1;
+        std::fs::write(&file, changed).unwrap();
+        assert!(!cached(&dir, 2).compile(wasm.clone()).await.unwrap().info().from_cache, "byte {at} changed");
+    }
+    assert!(cached(&dir, 2).compile(wasm.clone()).await.unwrap().info().from_cache, "written anew");
+    // machine code is no artefact
+    assert_eq!(refused(std::fs::read(&file).unwrap()[32..].to_vec()).await, CompileError::Precompiled);
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&dir).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_runner_names_the_command() {
+    let host = Host::start(HostConfig { dist_dir: "nowhere".into(), ..HostConfig::default() }).unwrap();
+    let error = host.compile_script("hook.js", b"export default () => null".to_vec()).await.unwrap_err();
+    assert!(error.to_string().contains("plugins/build"), "{error}");
+    let error = host.compile_script("hook.js", vec![0xff, 0xfe]).await.unwrap_err();
+    assert_eq!(error, CompileError::NotText);
+}

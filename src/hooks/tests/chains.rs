@@ -1,0 +1,155 @@
+//! Chains over real guests: order, folding, retries, policies, the breaker, and the rule for `message_ack`.
+
+use crate::support::*;
+use kero_domain::EventKind;
+use kero_hooks::chain::{End, Outcome, Tries, for_delivery, for_event};
+use kero_hooks::fixture::Fixture;
+use kero_hooks::run::Chained;
+use kero_hooks::{Event, Hook, Host, Setting};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const TRAP: &str = "unreachable";
+const REJECT: &str =
+    "(i32.store8 (i32.const 2048) (i32.const 1)) (i32.store8 (i32.const 2052) (i32.const 1)) i32.const 2048";
+const RETRY: &str = "(i32.store8 (i32.const 2048) (i32.const 1)) i32.const 2048";
+
+async fn run(host: &Host, hooks: &[Arc<Hook>], event: &Arc<Event>, setting: &Setting) -> Chained<Outcome> {
+    host.run_transforms(for_event(hooks, event), event, Tries::new(), setting).await
+}
+
+fn words<T>(chained: &Chained<T>) -> Vec<String> {
+    chained.records.iter().map(|record| format!("{}:{}", record.plugin, record.outcome)).collect()
+}
+
+fn at(ms: u64) -> Setting {
+    Setting { capabilities: Fixture { now: ms, ..Fixture::default() }.capabilities(), dry_run: false }
+}
+
+#[tokio::test]
+async fn hooks_run_in_order_and_feed_each_other() {
+    let host = host();
+    let last = hook(&host, saying(2, "{\"last\":1}"), json!({"name": "a-last", "order": 90})).await;
+    let drop_ = hook(&host, saying(1, "spam"), json!({"name": "never", "order": 95, "on": ["call"]})).await;
+    let first = hook(&host, saying(2, "{\"first\":1}"), json!({"name": "z-first", "order": 10})).await;
+    let hooks = [last, drop_, first];
+    let chained = run(&host, &hooks, &message(), &setting()).await;
+    assert_eq!(words(&chained), vec!["z-first:replace", "a-last:replace"]);
+    let End::Go(outcome) = chained.end else { panic!() };
+    assert_eq!(outcome.data.as_deref(), Some("{\"last\":1}"));
+
+    let call = event(EventKind::Call, &json!({}));
+    let chained = run(&host, &hooks, &call, &setting()).await;
+    assert_eq!(chained.end, End::Dropped { by: "never".into(), reason: "spam".into() });
+}
+
+#[tokio::test]
+async fn a_plugin_does_not_meet_what_it_caused() {
+    let host = host();
+    let hooks = [
+        hook(&host, guest("", PASS), json!({"name": "bot"})).await,
+        hook(&host, guest("", PASS), json!({"name": "other"})).await,
+    ];
+    let own = Event::new("e", EventKind::MessageAck, "i", 0, &json!({})).caused_by(Some("bot".into()));
+    let names: Vec<String> = for_event(&hooks, &own).iter().map(|hook| hook.name().to_string()).collect();
+    assert_eq!(names, vec!["other"]);
+    assert!(for_delivery(&hooks, &own, "e").is_empty(), "the other kind");
+    let twenty: Vec<Arc<Hook>> = std::iter::repeat_n(Arc::clone(&hooks[1]), 20).collect();
+    assert_eq!(for_event(&twenty, &own).len(), 16);
+}
+
+async fn failing(host: &Host, body: &str, policy: &str, more: Value) -> Arc<Hook> {
+    let mut members = json!({"name": "failing", "on_error": policy, "order": 10});
+    members.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    hook(host, guest("", body), members).await
+}
+
+#[tokio::test]
+async fn the_policy_decides_after_one_more_try() {
+    let host = host();
+    let good = hook(&host, saying(2, "{\"good\":1}"), json!({"name": "good"})).await;
+    let raw = [failing(&host, TRAP, "raw", json!({})).await, Arc::clone(&good)];
+    let chained = run(&host, &raw, &message(), &setting()).await;
+    assert_eq!(words(&chained), vec!["failing:trap", "failing:trap", "good:replace"], "twice, then passed by");
+    let End::Go(outcome) = chained.end else { panic!() };
+    assert_eq!(outcome.failures, vec!["failing/trap"]);
+
+    let dead = [failing(&host, TRAP, "dead", json!({})).await, Arc::clone(&good)];
+    let chained = run(&host, &dead, &message(), &setting()).await;
+    assert!(
+        matches!(&chained.end, End::Dead { by, reason } if by == "failing" && reason.contains("trap")),
+        "{:?}",
+        chained.end
+    );
+    assert_eq!(chained.records.len(), 2, "the rest of the chain is not run");
+
+    let drop_ = [failing(&host, REJECT, "drop", json!({})).await];
+    let chained = run(&host, &drop_, &message(), &setting()).await;
+    assert!(matches!(&chained.end, End::Dropped { by, .. } if by == "failing"));
+    assert_eq!(words(&chained), vec!["failing:reject"], "a rejected event is not tried again");
+}
+
+#[tokio::test]
+async fn a_hook_that_asks_for_time_gets_it_until_its_tries_are_over() {
+    let host = host();
+    let hooks = [failing(&host, RETRY, "dead", json!({})).await];
+    let event = message();
+    let mut tries = Tries::new();
+    let mut waits = Vec::new();
+    loop {
+        let chained = host.run_transforms(for_event(&hooks, &event), &event, tries, &setting()).await;
+        assert!(chained.effects.is_empty());
+        match chained.end {
+            End::Later { after, tries: so_far, .. } => {
+                waits.push(after);
+                tries = so_far;
+            }
+            End::Dead { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(waits, [1, 5, 30].map(Duration::from_secs));
+}
+
+#[tokio::test]
+async fn an_open_breaker_holds_events_and_passes_raw_ones() {
+    let host = host();
+    for (policy, holds) in [("dead", true), ("drop", true), ("raw", false)] {
+        let hooks = [failing(&host, TRAP, policy, json!({})).await];
+        for _ in 0..3 {
+            run(&host, &hooks, &message(), &at(1000)).await;
+        }
+        assert!(hooks[0].breaker().is_open());
+        let chained = run(&host, &hooks, &message(), &at(2000)).await;
+        assert_eq!(words(&chained), vec!["failing:suspended"], "not called");
+        match chained.end {
+            End::Held { until, .. } => assert!(holds && until > 2000),
+            End::Go(outcome) => assert!(!holds && outcome.failures == ["failing/suspended"]),
+            other => panic!("{other:?}"),
+        }
+        let probe = run(&host, &hooks, &message(), &at(40_000)).await;
+        assert_eq!(probe.records[0].outcome, "trap", "probed after half a minute");
+    }
+}
+
+#[tokio::test]
+async fn an_ack_reaches_the_client_whatever_a_hook_does() {
+    let host = host();
+    let ack = event(EventKind::MessageAck, &json!({"status": "failed", "correlation_id": "c", "error": "no"}));
+    let lie = saying(2, r#"{"status":"sent","correlation_id":"c","note":"kept"}"#);
+    let hooks = [
+        hook(&host, saying(1, "noise"), json!({"name": "dropper", "order": 1})).await,
+        hook(&host, lie, json!({"name": "liar", "order": 2})).await,
+        failing(&host, TRAP, "drop", json!({"order": 3})).await,
+    ];
+    let chained = run(&host, &hooks, &ack, &setting()).await;
+    let End::Go(outcome) = &chained.end else { panic!("{:?}", chained.end) };
+    let data: Value = serde_json::from_str(outcome.data.as_deref().unwrap()).unwrap();
+    assert_eq!(data, json!({"status": "failed", "correlation_id": "c", "error": "no", "note": "kept"}));
+    assert!(chained.records[0].note.as_deref().unwrap().contains("drop-ack"));
+
+    let granted = hook(&host, saying(1, "noise"), json!({"name": "dropper", "grants": {"drop-ack": true}})).await;
+    let chained = run(&host, &[granted], &ack, &setting()).await;
+    assert!(matches!(chained.end, End::Dropped { .. }));
+}

@@ -1,0 +1,10 @@
+//! Hooks that misbehave, chains, artefacts, and the guests of `plugins/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod abuse;
+mod artefacts;
+mod chains;
+mod effects;
+mod guests;
+mod speed;
+mod support;

@@ -1,0 +1,51 @@
+//! One question to a hook, and its answer, whatever the WIT version.
+
+use crate::event::Event;
+use crate::verdict::{Judgement, Request, Response, Verdict};
+use std::sync::Arc;
+
+pub(crate) struct Work {
+    pub(crate) event: Arc<Event>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) dry_run: bool,
+    /// At most the hook's own limit; less when a chain has used up its time.
+    pub(crate) wall: std::time::Duration,
+    pub(crate) question: Question,
+}
+
+pub(crate) enum Question {
+    /// `data` is the event's, as the hook before left it.
+    Handle {
+        data: String,
+    },
+    Shape {
+        data: String,
+        request: Request,
+    },
+    Judge {
+        request: Request,
+        response: Response,
+        usual: Judgement,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Verdict(Verdict),
+    Request(Request),
+    Judgement(Judgement),
+}
+
+impl Question {
+    /// The host's checks of what a guest answered.
+    pub(crate) fn check(&self, answer: Answer, limit: usize) -> Result<Answer, String> {
+        match (self, answer) {
+            (Self::Handle { .. }, Answer::Verdict(verdict)) => verdict.checked(limit).map(Answer::Verdict),
+            (Self::Shape { request, .. }, Answer::Request(shaped)) => {
+                shaped.checked(request, limit).map(Answer::Request)
+            }
+            (Self::Judge { .. }, Answer::Judgement(judgement)) => Ok(Answer::Judgement(judgement.checked())),
+            _ => Err("an answer to another question".to_owned()),
+        }
+    }
+}
