@@ -210,7 +210,6 @@ pub(crate) async fn run(
 }
 
 /// The account of a call.
-
 fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Result<Answer, HookError>) -> Ran<Answer> {
     let fuel = hook.host.config.fuel.then(|| FUEL.saturating_sub(store.get_fuel().unwrap_or(FUEL)));
     let state = store.data_mut();

@@ -1,10 +1,12 @@
 //! The baseline: the client crate alone, on the same store, with a socket that has `TCP_NODELAY`.
 
-use super::RECIPIENT;
+use crate::stage::Simulator;
 use kero_domain::InstanceId;
 use kero_store::Store;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_websockets::ClientBuilder;
 use wacore::net::{Transport, TransportEvent, TransportFactory};
 use wacore::types::events::{ChannelEventHandler, Event};
@@ -27,21 +29,31 @@ impl TransportFactory for NoDelay {
     }
 }
 
+type Waiting = Arc<Mutex<HashMap<String, Option<oneshot::Sender<()>>>>>;
+
 pub struct Bare {
     client: Arc<Client>,
-    events: async_channel::Receiver<Arc<Event>>,
-    to: wacore_binary::Jid,
+    /// Who waits for which message's ack; `None` when the ack came first.
+    waiting: Waiting,
+    chats: Vec<wacore_binary::Jid>,
     _handle: BotHandle,
     _subscription: Box<dyn std::any::Any + Send + Sync>,
 }
 
-pub async fn paired(http: &reqwest::Client, simulator: &str, store: &Store) -> Bare {
-    let id: InstanceId = "bare".parse().unwrap();
+pub async fn paired(
+    http: &reqwest::Client,
+    simulator: &Simulator,
+    store: &Store,
+    id: &str,
+    phone: &str,
+    chats: &[String],
+) -> Bare {
+    let id: InstanceId = id.parse().unwrap();
     let instance = store.create_instance(&id, None, false, None).await.expect("an instance");
     let epoch = store.take_ownership(instance.pk).await.expect("an epoch");
     let bot = Bot::builder()
         .with_backend_arc(kero_whatsapp::device_store::DeviceStore::new(store.clone(), instance.pk, epoch))
-        .with_transport_factory(NoDelay { address: simulator.trim_start_matches("http://").to_owned() })
+        .with_transport_factory(NoDelay { address: simulator.url.trim_start_matches("http://").to_owned() })
         .with_http_client(UreqHttpClient::new())
         .with_runtime(whatsapp_rust::TokioRuntime)
         .with_version((2, 3000, 1_000_000_000))
@@ -54,34 +66,59 @@ pub async fn paired(http: &reqwest::Client, simulator: &str, store: &Store) -> B
     let handle = bot.spawn();
     loop {
         match &*events.recv().await.expect("the client runs") {
-            Event::PairingQrCode(qr) => {
-                let scan = format!("{simulator}/admin/mock-phone/scan-qr?phone=491581000001");
-                http.post(scan).body(qr.code.clone()).send().await.unwrap().error_for_status().unwrap();
-            }
+            Event::PairingQrCode(qr) => simulator.scan(http, phone, qr.code.clone()).await,
             Event::Connected(_) => break,
             _ => {}
         }
     }
-    // by LID once it is known, as Kero does: a send to a number asks WhatsApp each time
-    let number: wacore_binary::Jid = format!("{RECIPIENT}@s.whatsapp.net").parse().unwrap();
-    client.send_text(number.clone(), "first").await.expect("a first send");
-    let to = match client.get_lid_pn_entry(&number).await {
-        Ok(Some(entry)) => format!("{}@lid", entry.lid).parse().unwrap(),
-        _ => number,
-    };
-    Bare { client, events, to, _handle: handle, _subscription: Box::new(subscription) }
+    let waiting = Waiting::default();
+    tokio::spawn(resolve(events, waiting.clone()));
+    let mut bare = Bare { client, waiting, chats: Vec::new(), _handle: handle, _subscription: Box::new(subscription) };
+    for chat in chats {
+        // by LID once it is known, as Kero does: a send to a number asks WhatsApp each time
+        let number: wacore_binary::Jid = format!("{chat}@s.whatsapp.net").parse().unwrap();
+        bare.acknowledged(&number, "first").await;
+        bare.chats.push(match bare.client.get_lid_pn_entry(&number).await {
+            Ok(Some(entry)) => format!("{}@lid", entry.lid).parse().unwrap(),
+            _ => number,
+        });
+    }
+    bare
+}
+
+async fn resolve(events: async_channel::Receiver<Arc<Event>>, waiting: Waiting) {
+    while let Ok(event) = events.recv().await {
+        if let Event::ServerAck(ack) = &*event {
+            let mut waiting = waiting.lock().unwrap();
+            match waiting.remove(&ack.id) {
+                Some(Some(waiter)) => drop(waiter.send(())),
+                _ => drop(waiting.insert(ack.id.clone(), None)),
+            }
+        }
+    }
 }
 
 impl Bare {
-    pub async fn send(&self, sends: u32) {
+    /// Sends to one chat, one after the other, each when the one before is acknowledged.
+    pub async fn send(&self, chat: usize, sends: usize) {
         for n in 0..sends {
-            let sent = self.client.send_text(self.to.clone(), format!("load {n}")).await.expect("a send");
-            loop {
-                let event = self.events.recv().await.expect("the client runs");
-                if matches!(&*event, Event::ServerAck(ack) if ack.id == sent.message_id) {
-                    break;
+            self.acknowledged(&self.chats[chat], &format!("load {n}")).await;
+        }
+    }
+
+    async fn acknowledged(&self, to: &wacore_binary::Jid, text: &str) {
+        let sent = self.client.send_text(to.clone(), text).await.expect("a send");
+        let ack = {
+            let mut waiting = self.waiting.lock().unwrap();
+            match waiting.remove(&sent.message_id) {
+                Some(None) => return,
+                _ => {
+                    let (waiter, ack) = oneshot::channel();
+                    waiting.insert(sent.message_id.clone(), Some(waiter));
+                    ack
                 }
             }
-        }
+        };
+        ack.await.expect("an ack");
     }
 }

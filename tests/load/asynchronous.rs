@@ -1,0 +1,99 @@
+//! Asynchronous sends to many chats: from the first request until WhatsApp has every message and every row is settled.
+
+use crate::bare::Bare;
+use crate::stage::{self, Kero, Simulator, cpu};
+use crate::{Common, Rounds, bare};
+use futures_util::StreamExt;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const CHATS: usize = 64;
+/// Requests under way at once.
+const CALLERS: usize = 64;
+
+fn chat(n: usize) -> String {
+    format!("4915820{:05}", n % CHATS)
+}
+
+pub async fn run(common: &Common, instances: usize, in_flight: usize, redis: Option<&str>) {
+    let folder = TempDir::new().unwrap();
+    let http = stage::http();
+    let simulator = stage::simulator(&http).await;
+    let chats: Vec<String> = (0..CHATS).map(chat).collect();
+    for phone in &chats {
+        simulator.person(&http, phone).await;
+    }
+    let server = common.database.as_deref();
+    let store = common.store(stage::database(server, &folder, "bare").await).await;
+    let mut clients = Vec::with_capacity(instances);
+    for n in 0..instances {
+        let phone = format!("4915830{n:05}");
+        clients.push(bare::paired(&http, &simulator, &store, &format!("bare{n}"), &phone, &chats).await);
+    }
+    let database = stage::database(server, &folder, "kero").await;
+    let environment = [
+        ("KERO_DURABILITY", common.durability.clone()),
+        ("KERO_SENDING__LANE_CONCURRENCY", in_flight.to_string()),
+        ("KERO_REDIS_URL", redis.unwrap_or_default().to_owned()),
+    ];
+    let kero = stage::kero(&http, &simulator, &folder, database, &environment).await;
+    for n in 0..instances {
+        kero.pair(&http, &simulator, &format!("load{n}"), &format!("4915840{n:05}")).await;
+    }
+
+    // every session is begun before the clock runs
+    accept(&http, &kero, &simulator, instances * CHATS, instances).await;
+    let mut rounds = Rounds::default();
+    let sends = common.sends as f64;
+    for _ in 0..common.rounds {
+        let (cpu_before, started) = (cpu(std::process::id()), Instant::now());
+        send(&clients, common.sends, in_flight).await;
+        rounds.bare.push(sends / started.elapsed().as_secs_f64());
+        rounds.bare_cpu.push((cpu(std::process::id()) - cpu_before).as_secs_f64() * 1e3 / sends);
+        let (cpu_before, started) = (cpu(kero.pid), Instant::now());
+        accept(&http, &kero, &simulator, common.sends, instances).await;
+        rounds.kero.push(sends / started.elapsed().as_secs_f64());
+        rounds.kero_cpu.push((cpu(kero.pid) - cpu_before).as_secs_f64() * 1e3 / sends);
+    }
+    let queue = if redis.is_some() { "Redis" } else { "in-process queue" };
+    rounds.print(&format!(
+        "async, {instances} instances, {CHATS} chats each, {in_flight} in flight each, {} sends a round, {}, {queue}, durability {}",
+        common.sends,
+        common.database_name(),
+        common.durability
+    ));
+    store.close().await;
+}
+
+/// The bare clients: each has at most `in_flight` sends that wait for their ack.
+async fn send(clients: &[Bare], sends: usize, in_flight: usize) {
+    let share = |n: usize| sends / clients.len() + usize::from(n < sends % clients.len());
+    futures_util::future::join_all(clients.iter().enumerate().map(|(n, client)| async move {
+        let workers = in_flight.min(CHATS);
+        futures_util::future::join_all((0..workers).map(|worker| {
+            let own = share(n) / workers + usize::from(worker < share(n) % workers);
+            client.send(worker, own)
+        }))
+        .await;
+    }))
+    .await;
+}
+
+/// The gateway: all accepted, all at WhatsApp, all settled.
+async fn accept(http: &reqwest::Client, kero: &Kero, simulator: &Simulator, sends: usize, instances: usize) {
+    let before = simulator.messages(http).await;
+    futures_util::stream::iter(0..sends)
+        .for_each_concurrent(CALLERS, |n| async move {
+            let body = json!({ "phone": chat(n / instances), "message": format!("load {n}") });
+            let path = format!("/instances/load{}/messages/text", n % instances);
+            kero.call(http, reqwest::Method::POST, &path, &[("x-async", "true")], Some(body)).await;
+        })
+        .await;
+    while simulator.messages(http).await < before + sends as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while kero.call(http, reqwest::Method::GET, "/queue", &[], None).await["total"] != 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
