@@ -5,6 +5,7 @@ use crate::cors::Cors;
 use crate::limits::Limits;
 use crate::problem;
 use crate::request_id::{HEADER, RequestId};
+use crate::stream::Tickets;
 use futures_util::FutureExt;
 use kero_domain::{Fault, FaultCode};
 use poem::endpoint::BoxEndpoint;
@@ -21,6 +22,7 @@ use tracing::Instrument;
 pub(crate) struct Frame {
     pub inner: BoxEndpoint<'static, Response>,
     pub keys: Keys,
+    pub tickets: Tickets,
     pub limits: Limits,
     pub request_timeout: Duration,
     pub cors: Cors,
@@ -40,6 +42,7 @@ impl Endpoint for Frame {
         trim_slash(&mut request);
         request.set_data(id.clone());
         request.set_data(self.keys.clone());
+        request.set_data(self.tickets.clone());
         request.set_data(self.limits);
 
         let mut response = match self.cors.preflight(&request) {

@@ -14,6 +14,7 @@ use crate::messages::MessagesApi;
 use crate::pairing::PairingApi;
 use crate::queue::QueueApi;
 use crate::spec::{self, SpecVersion};
+use crate::stream::{StreamApi, Tickets};
 use crate::system::SystemApi;
 use crate::webhook::WebhookApi;
 use crate::webhooks::Webhooks;
@@ -21,10 +22,11 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+type Operations =
+    (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, StreamApi, QueueApi, SystemApi);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
-pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
+pub(crate) fn service(handle: &Handle, tickets: &Tickets, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
     let handle = || handle.clone();
     let operations = (
         InstancesApi { handle: handle() },
@@ -32,7 +34,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         MessagesApi { handle: handle() },
         JobsApi { handle: handle() },
         WebhookApi { handle: handle() },
-        EventsApi { handle: handle() },
+        EventsApi { handle: handle(), tickets: tickets.clone() },
+        StreamApi::new(handle(), config),
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },
     );
@@ -45,7 +48,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
 
 /// Everything that is served.
 pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
-    let service = service(&handle, &config);
+    let tickets = Tickets::default();
+    let service = service(&handle, &tickets, &config);
     let public_url = config.public_url.as_deref();
     let modern = spec::document(SpecVersion::V3_1, public_url);
     let routes = Route::new()
@@ -56,6 +60,7 @@ pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
     Frame {
         inner: routes.boxed(),
         keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
+        tickets,
         limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
         request_timeout: config.request_timeout,
         cors: Cors::new(&config.cors_origins),

@@ -17,12 +17,14 @@ mod error;
 mod events;
 mod instances;
 mod jobs;
+mod journal;
 mod keys;
 mod seal;
 mod sql;
 mod store;
 #[doc(hidden)]
 pub mod testing;
+mod webhook_urls;
 mod writer;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, NewDelivery, Verdict};
 pub use instances::Instance;
 pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
+pub use journal::Reading;
 pub use keys::ApiKey;
 pub use seal::MasterKey;
 pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

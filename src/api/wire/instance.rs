@@ -5,7 +5,6 @@ use super::time::Moment;
 use super::words::{Cause, InstanceStatus};
 use crate::body::Body;
 use kero_gateway::StatusView;
-use kero_store::Endpoint;
 use poem_openapi::Object;
 
 /// A WhatsApp account that the gateway holds.
@@ -38,7 +37,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub fn new(instance: kero_store::Instance, webhook: Option<Endpoint>) -> Self {
+    pub fn new(instance: kero_store::Instance, webhook_url: Option<String>) -> Self {
         Self {
             instance_id: instance.id.into(),
             jid: instance.jid,
@@ -46,7 +45,7 @@ impl Instance {
             lid: instance.lid,
             push_name: instance.push_name,
             name: instance.name,
-            webhook_url: webhook.map(|webhook| webhook.url),
+            webhook_url,
             status: instance.status.into(),
             cause: instance.cause.map(Cause::from),
             since: instance.since.into(),

@@ -12,6 +12,7 @@ pub(crate) mod pairing;
 pub(crate) mod payloads;
 pub(crate) mod queue;
 pub(crate) mod slug;
+pub(crate) mod socket;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod webhook;

@@ -5,6 +5,7 @@ mod faults;
 mod journal;
 mod levels;
 mod plans;
+mod reading;
 mod sending;
 mod story;
 
