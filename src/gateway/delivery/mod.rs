@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 pub struct DeliveryConfig {
     /// Networks that the guard lets through although they are private.
     pub allow_networks: Vec<IpNet>,
+    /// Hosts (`n8n`, `*.internal`) that may have internal addresses.
+    pub allow_hosts: Vec<String>,
     /// The whole exchange: connect, send, answer.
     pub timeout: Duration,
     /// Waits after failed attempts; one more attempt than entries.
@@ -34,6 +36,7 @@ impl Default for DeliveryConfig {
         let secs = [5, 30, 120, 600, 1_800, 3_600, 7_200, 21_600, 86_400];
         Self {
             allow_networks: Vec::new(),
+            allow_hosts: Vec::new(),
             timeout: Duration::from_secs(10),
             schedule: secs.map(Duration::from_secs).to_vec(),
             concurrency: 64,
