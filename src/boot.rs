@@ -72,6 +72,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         max_body: config.http.max_body,
         body_timeout: config.http.body_timeout,
         request_timeout: config.http.request_timeout,
+        heartbeat: config.http.heartbeat,
+        max_streams: config.http.max_streams,
         public_url: config.http.public_url.clone(),
         cors_origins: config.http.cors_origins.clone(),
         metrics: Arc::new(move || metrics.render()),
@@ -79,7 +81,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         shutting_down: stopping.clone(),
     };
     let app = kero_api::app(gateway.clone(), api);
-    let http = tokio::spawn(kero_api::serve(listener, app, stopping.clone(), http_grace(config.shutdown.timeout)));
+    let serving = kero_api::Serving {
+        write_timeout: config.http.write_timeout,
+        shutdown: stopping.clone(),
+        grace: http_grace(config.shutdown.timeout),
+    };
+    let http = tokio::spawn(kero_api::serve(listener, app, serving));
     tracing::info!(%address, database = ?store.backend(), version = VERSION, "started");
     Ok(Running { address, first_key, gateway, store, http, stopping, timeout: config.shutdown.timeout, _locks: locks })
 }
@@ -219,12 +226,14 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         },
         delivery: DeliveryConfig {
             allow_networks: config.delivery.allow_networks.clone(),
+            allow_hosts: config.delivery.allow_hosts.clone(),
             timeout: config.delivery.timeout,
             schedule: config.delivery.schedule.clone(),
             concurrency: config.delivery.concurrency,
             per_endpoint: config.delivery.per_endpoint,
             max_response: config.delivery.max_response,
         },
+        keep_raw: config.events.keep_raw,
         redis_url: config.redis_url.clone(),
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,

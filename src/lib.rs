@@ -46,7 +46,9 @@
 //!    row per endpoint that wants it, in one commit.
 //! 4. **gateway/delivery** posts the heads of each chat in order: guarded against private addresses, signed twice
 //!    (Kero-Kero's header and Standard Webhooks), retried for days, then dead.
-//! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something.
+//! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something; the streams
+//!    (`…/events/stream`, `…/ws`) follow it. They are woken by the fan-out and read from the database, so a slow reader
+//!    costs one part of memory and misses nothing.
 //!
 //! ## The rooms
 //!

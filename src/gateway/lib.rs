@@ -16,6 +16,7 @@ mod webhooks;
 pub mod worker;
 
 pub use delivery::DeliveryConfig;
+pub use events::{Ended, EventPage, Follow, Follower};
 pub use health::{Health, RedisHealth};
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
@@ -46,6 +47,8 @@ pub struct GatewayConfig {
     pub reach_out_limit: Duration,
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
+    /// Keep each message as WhatsApp sent it beside its event.
+    pub keep_raw: bool,
     pub redis_url: Option<SecretString>,
     pub queue_keys: QueueKeys,
     /// Start with the queue paused: nothing leaves `kero_message_queue`.
@@ -87,6 +90,7 @@ pub(crate) struct Inner {
     pub instances: instances::Registry,
     pub waiters: intake::Waiters,
     pub fanout: events::FanOutHandle,
+    pub feed: events::Feed,
     pub delivery: delivery::DeliveryHandle,
     pub queue: Arc<dyn queue::Queue>,
     pub paused: AtomicBool,
@@ -110,6 +114,7 @@ impl Gateway {
                 instances: instances::Registry::default(),
                 waiters: intake::Waiters::default(),
                 fanout,
+                feed: events::Feed::default(),
                 delivery,
                 queue,
                 paused: AtomicBool::new(config.queue_paused),

@@ -4,13 +4,18 @@
 
 mod bad_input;
 mod baileys;
+mod catalogue;
 mod chaos;
 mod foreign;
+mod guard;
 mod house;
 mod lifecycle;
 mod promises;
 mod queue;
+mod reading;
 mod scale;
 mod seed;
+mod streams;
 mod support;
+mod verify;
 mod webhook;
