@@ -1,7 +1,7 @@
 //! Every kind of event that a simulated WhatsApp can cause: it happens, and what the webhook gets is what the document
 //! says, with no member that the document does not name.
 
-use crate::support::{Foreign, Kero, Options, Sink, eventually, person, simulator};
+use crate::support::{Foreign, Kero, Sink, eventually, person, simulator};
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -22,12 +22,8 @@ struct Stage {
 impl Stage {
     /// `number` keeps the phones of the tests apart in the log.
     async fn new(number: u32) -> Self {
-        Self::with(number, Options::default()).await
-    }
-
-    async fn with(number: u32, options: Options) -> Self {
         let simulator = simulator().await;
-        let kero = Kero::start_with(&simulator, options).await;
+        let kero = Kero::start(&simulator).await;
         let sink = Sink::start().await;
         let (phone, peer) = (format!("4915280{number:02}001"), format!("4915280{number:02}002"));
         kero.create("a").await;
@@ -501,16 +497,5 @@ async fn sync_progress() {
     stage.event("sync_progress", "it begins", |data| data["percentage"] == 0 && data["messages"] == 3).await;
     stage.event("sync_progress", "it is done", |data| data["percentage"] == 100 && data["count"].is_number()).await;
     stage.event("message", "the last of them", |data| data["text"] == "missed 2").await;
-    stage.check_all();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sync_progress_of_the_history() {
-    let options = Options::default()
-        .env("KERO_WHATSAPP__SKIP_HISTORY", "false")
-        .env("KERO_WHATSAPP__PUSH_NAME", "scenario:nct_history_delivery=1:Shop");
-    let stage = Stage::with(11, options).await;
-    let progress = stage.event("sync_progress", "the history", |data| data["sync_type"] == "initial_bootstrap").await;
-    assert!(progress["percentage"].is_number(), "{progress}");
     stage.check_all();
 }

@@ -3,7 +3,7 @@
 //! Literal addresses never reach a resolver and are judged with the URL. The client follows no redirect and takes no
 //! system proxy, which would connect elsewhere.
 
-use super::DeliveryConfig;
+use super::{DeliveryConfig, timing};
 use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -13,8 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// How long a name may take to be resolved.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a name's look-up may take.
+const DNS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A backstop: every exchange has a deadline of its own, at most this.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Names that are looked up at once. The system's resolver blocks a thread, for longer than we wait for it.
 const RESOLVING: usize = 64;
 /// Ports whose owners speak something that a request could be taken for.
@@ -84,13 +88,18 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Public, or in an allowed network. An IPv4 network also allows its mapped spelling.
+/// Public, or in an allowed network.
 pub fn is_allowed(address: IpAddr, networks: &[IpNet]) -> bool {
+    is_public(address) || in_networks(address, networks)
+}
+
+/// An IPv4 network also has the mapped spelling of its addresses.
+fn in_networks(address: IpAddr, networks: &[IpNet]) -> bool {
     let plain = match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
     };
-    is_public(address) || networks.iter().any(|network| network.contains(&plain))
+    networks.iter().any(|network| network.contains(&plain))
 }
 
 /// Addresses that machines in clouds have their credentials at, and that lie in networks that hosts may be allowed in.
@@ -213,14 +222,20 @@ impl<L: Lookup> Resolve for Guarded<L> {
         let (lookup, networks) = (self.lookup.clone(), self.networks.clone());
         let listed = is_listed(name.as_str(), &self.hosts);
         Box::pin(async move {
-            let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup.lookup(name.as_str().to_owned())).await??;
-            let allowed = |address: &IpAddr| is_allowed(*address, &networks) || (listed && is_internal(*address));
-            // one wrong address among right ones is how such names are made: nothing of it is used
-            if let Some(refused) = found.iter().find(|address| !allowed(address)) {
-                tracing::debug!(address = %refused, "a name leads into a network that is closed");
+            let started = tokio::time::Instant::now();
+            let found = tokio::time::timeout(DNS_TIMEOUT, lookup.lookup(name.as_str().to_owned())).await;
+            timing::resolved(started.elapsed());
+            let found = found.map_err(|_| std::io::Error::other("the name could not be resolved in time"))??;
+            let opened = |address: &IpAddr| in_networks(*address, &networks) || (listed && is_internal(*address));
+            let closed = |address: &IpAddr| !is_public(*address) && !opened(address);
+            // one closed address among public ones is how such names are made: nothing of it is used. Addresses that
+            // were opened on purpose are, also where the name has others (localhost is often 127.0.0.1 and ::1).
+            let mixed = found.iter().any(closed);
+            let usable = found.into_iter().filter(|address| opened(address) || !mixed);
+            let addresses: Vec<SocketAddr> = usable.map(|address| SocketAddr::new(address, 0)).collect();
+            if mixed && addresses.is_empty() {
                 return Err(UrlError::Private.into());
             }
-            let addresses: Vec<SocketAddr> = found.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -237,8 +252,9 @@ fn client_over(lookup: impl Lookup, config: &DeliveryConfig) -> Result<reqwest::
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        .timeout(config.timeout)
-        .connect_timeout(config.timeout.min(Duration::from_secs(10)))
+        .timeout(config.timeout.max(LONGEST_TIMEOUT))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .connector_layer(timing::Timed)
         .tcp_nodelay(true)
         .pool_idle_timeout(Duration::from_secs(60))
         .user_agent(concat!("Kero/", env!("CARGO_PKG_VERSION")))

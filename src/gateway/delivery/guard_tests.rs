@@ -238,6 +238,21 @@ async fn a_name_that_answers_differently_the_second_time_is_judged_the_second_ti
 }
 
 #[tokio::test]
+async fn what_was_opened_on_purpose_is_used_where_a_name_has_other_addresses() {
+    prepare();
+    let (address, reached) = receiver().await;
+    let scripted = Scripted::default()
+        .answer("dual.test", &[&["::1", "127.0.0.1"]])
+        .answer("three.test", &[&["93.184.216.34", "127.0.0.1", "10.0.0.1"]])
+        .answer("none.test", &[&["::1", "10.0.0.1"]]);
+    let client = client_over(scripted, &config(&["127.0.0.0/8"], &[])).unwrap();
+    assert_eq!(post(&client, "dual.test", address.port()).await, Ok(200));
+    assert_eq!(post(&client, "three.test", address.port()).await, Ok(200));
+    assert!(post(&client, "none.test", address.port()).await.is_err());
+    assert_eq!(*reached.lock().unwrap(), 2);
+}
+
+#[tokio::test]
 async fn an_allowed_host_may_be_internal_but_not_where_credentials_lie() {
     prepare();
     let (address, reached) = receiver().await;
@@ -288,7 +303,7 @@ async fn the_systems_resolver_is_guarded_too() {
     let url = format!("http://localhost:{}/", address.port());
     let closed = client(&config(&[], &[])).unwrap();
     assert!(closed.get(&url).send().await.is_err());
-    let open = client(&config(&["127.0.0.0/8", "::1/128"], &[])).unwrap();
+    let open = client(&config(&["127.0.0.0/8"], &[])).unwrap();
     assert_eq!(open.get(&url).send().await.unwrap().status(), 200);
     assert_eq!(*reached.lock().unwrap(), 1);
 }

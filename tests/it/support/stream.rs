@@ -72,11 +72,17 @@ impl Sse {
     /// The texts of the next messages.
     pub async fn texts(&mut self, count: usize) -> Vec<String> {
         let mut texts = Vec::new();
-        while texts.len() < count {
-            let data = self.event().await.expect("the stream goes on").data.expect("data");
-            if let Some(text) = data["data"]["text"].as_str() {
-                texts.push(text.to_owned());
+        // signs of life keep a stream going for ever
+        let read = tokio::time::timeout(4 * WAIT, async {
+            while texts.len() < count {
+                let data = self.event().await.expect("the stream goes on").data.expect("data");
+                if let Some(text) = data["data"]["text"].as_str() {
+                    texts.push(text.to_owned());
+                }
             }
+        });
+        if read.await.is_err() {
+            panic!("{} of {count} messages came", texts.len());
         }
         texts
     }
