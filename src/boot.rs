@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig};
+use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig, Retention};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -159,6 +159,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         master_key: found.key,
         readers: config.database.readers,
         writers: config.database.writers,
+        max_size: config.database.max_size,
     })
     .await;
     match opened {
@@ -228,11 +229,24 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         redis_url: config.redis_url.clone(),
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,
+        reconcile_every: queue.reconcile_every,
+        max_jobs: queue.max_jobs,
+        max_jobs_total: queue.max_jobs_total,
+        retention: Retention {
+            jobs: config.retention.jobs,
+            max_jobs: config.retention.max_jobs,
+            events: config.retention.events,
+            max_events: config.retention.max_events,
+            every: config.retention.every,
+        },
         resume_pace: whatsapp.resume_pace,
         reconnect_base: whatsapp.reconnect_base,
         reconnect_ceiling: whatsapp.reconnect_ceiling,
         pairing_timeout: whatsapp.pairing_timeout,
         lane_concurrency: sending.lane_concurrency,
+        rate_per_instance: sending.rate_per_instance,
+        rate_per_recipient: sending.rate_per_recipient,
+        rate_burst: sending.rate_burst,
         version: VERSION,
     }
 }

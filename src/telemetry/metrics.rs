@@ -21,6 +21,16 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Lanes that the pass over due rows woke; few compared with all sends while the queue is healthy.",
     ),
+    ("kero_pruned_events_total", Kind::Counter, "Events that were kept long enough and deleted."),
+    ("kero_pruned_jobs_total", Kind::Counter, "Jobs that were kept long enough and deleted."),
+    ("kero_queue_claims_total", Kind::Counter, "Attempts that lanes began."),
+    ("kero_queue_depth", Kind::Gauge, "Sends that have not ended, by state and reason."),
+    ("kero_queue_oldest_seconds", Kind::Gauge, "Age of the oldest send that has not ended."),
+    (
+        "kero_queue_drift",
+        Kind::Gauge,
+        "Elements of the Redis lists that the last comparison with the database added or removed.",
+    ),
     (
         "kero_queue_repairs_total",
         Kind::Counter,

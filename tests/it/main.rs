@@ -5,11 +5,14 @@
 mod bad_input;
 mod baileys;
 mod chaos;
+mod dead_letters;
 mod foreign;
 mod house;
 mod lifecycle;
 mod promises;
 mod queue;
+mod rates;
+mod room;
 mod scale;
 mod seed;
 mod support;

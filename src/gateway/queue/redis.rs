@@ -1,7 +1,7 @@
 //! The queue on Redis: three lists that operators can look at, rebuilt from the rows whenever they were lost.
 
 use super::element;
-use super::{DeadLetter, Queue, QueueLengths, Taken};
+use super::{DeadLetter, List, Queue, QueueLengths, Taken};
 use crate::RedisHealth;
 use crate::worker::LaneKey;
 use async_trait::async_trait;
@@ -22,12 +22,14 @@ const BATCH: usize = 63;
 /// Writes sent in one pipeline.
 const PIPELINE: usize = 256;
 
-/// Names of the three lists; tests give each gateway its own.
+/// Names of the three lists; several gateways on one database each have a prefix.
 #[derive(Debug, Clone)]
 pub struct QueueKeys {
     pub message_queue: String,
     pub processing: String,
     pub dead_letters: String,
+    /// Written to see whether the server takes writes; it expires at once.
+    probe: String,
 }
 
 impl Default for QueueKeys {
@@ -43,6 +45,19 @@ impl QueueKeys {
             message_queue: key("kero_message_queue"),
             processing: key("kero_processing"),
             dead_letters: key("kero_dead_letter_queue"),
+            probe: key("kero_health"),
+        }
+    }
+
+    fn lists(&self) -> [&str; 3] {
+        [List::MessageQueue, List::Processing, List::DeadLetters].map(|list| self.of(list))
+    }
+
+    fn of(&self, list: List) -> &str {
+        match list {
+            List::MessageQueue => &self.message_queue,
+            List::Processing => &self.processing,
+            List::DeadLetters => &self.dead_letters,
         }
     }
 }
@@ -55,6 +70,7 @@ enum Write {
     Finish(Vec<u8>),
     Reject(Vec<u8>),
     Dead(Vec<u8>),
+    Remove(List, Vec<u8>),
 }
 
 pub(super) struct Redis {
@@ -97,7 +113,7 @@ impl Redis {
         let _ = self.writes.send(write);
     }
 
-    fn kept(&self) -> usize {
+    fn in_hand(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 
@@ -117,10 +133,6 @@ impl Redis {
             *reader = None;
         }
         taken
-    }
-
-    async fn list(&self, key: &str) -> RedisResult<Vec<Vec<u8>>> {
-        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut self.manager.clone()).await
     }
 }
 
@@ -158,6 +170,7 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                 Write::Push(element) => pipe.cmd("LPUSH").arg(&keys.message_queue).arg(element).ignore(),
                 Write::Finish(element) => pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore(),
                 Write::Dead(element) => pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(element).ignore(),
+                Write::Remove(list, element) => pipe.cmd("LREM").arg(keys.of(list)).arg(1).arg(element).ignore(),
                 Write::Reject(element) => {
                     let letter = element::unknown(&element, Timestamp::now().secs());
                     pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
@@ -184,7 +197,7 @@ impl Queue for Redis {
     }
 
     async fn next(&self, wait: Duration) -> Vec<Taken> {
-        if self.kept() >= WINDOW {
+        if self.in_hand() >= WINDOW {
             let _ = tokio::time::timeout(wait, self.room.notified()).await;
             return Vec::new();
         }
@@ -223,50 +236,77 @@ impl Queue for Redis {
     }
 
     async fn health(&self) -> RedisHealth {
-        let ping = redis::cmd("PING").query_async::<String>(&mut self.manager.clone()).await;
-        if ping.is_ok() { RedisHealth::Ok } else { RedisHealth::Error }
+        // a server that answers may still refuse to write (a replica, no memory), or hold something else under a name
+        let mut pipe = Pipeline::new();
+        pipe.cmd("SET").arg(&self.keys.probe).arg(1).arg("PX").arg(1_000).ignore();
+        for key in self.keys.lists() {
+            pipe.cmd("LLEN").arg(key).ignore();
+        }
+        match pipe.query_async::<()>(&mut self.manager.clone()).await {
+            Ok(()) => RedisHealth::Ok,
+            Err(_) => RedisHealth::Error,
+        }
     }
 
     async fn lengths(&self) -> Option<QueueLengths> {
         let mut pipe = Pipeline::new();
-        for key in [&self.keys.message_queue, &self.keys.processing, &self.keys.dead_letters] {
+        for key in self.keys.lists() {
             pipe.cmd("LLEN").arg(key);
         }
         let (message_queue, processing, dead_letters) = pipe.query_async(&mut self.manager.clone()).await.ok()?;
         Some(QueueLengths { message_queue, processing, dead_letters })
     }
 
-    async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64> {
-        let present =
-            |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
-        let mut known = present(self.list(&self.keys.message_queue).await.ok()?);
-        known.extend(present(self.list(&self.keys.processing).await.ok()?));
-        let dead = present(self.list(&self.keys.dead_letters).await.ok()?);
-        let name = |job: &Job| (job.instance_id.to_string(), job.correlation_id.to_string());
-        let mut repairs = 0;
-        for job in queued.iter().filter(|job| !known.contains(&name(job))) {
-            self.push(job);
-            repairs += 1;
+    fn undead(&self, letter: DeadLetter<'_>) {
+        self.write(Write::Remove(List::DeadLetters, element::dead_letter(&letter)));
+    }
+
+    fn remove(&self, list: List, element: Vec<u8>) {
+        self.write(Write::Remove(list, element));
+    }
+
+    fn kept(&self) -> HashSet<Vec<u8>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    }
+
+    async fn scan(&self, list: List, from: u64, count: u64) -> Option<Vec<Vec<u8>>> {
+        let (from, count) = (i64::try_from(from).ok()?, i64::try_from(count).ok()?);
+        let mut range = redis::cmd("LRANGE");
+        range.arg(self.keys.of(list)).arg(-from - count).arg(-from - 1);
+        let mut elements: Vec<Vec<u8>> = range.query_async(&mut self.manager.clone()).await.ok()?;
+        elements.reverse();
+        Some(elements)
+    }
+
+    async fn clear_wrong_types(&self) -> Option<u64> {
+        let mut moved = 0;
+        for key in self.keys.lists() {
+            let kind: String = redis::cmd("TYPE").arg(key).query_async(&mut self.manager.clone()).await.ok()?;
+            if kind == "list" || kind == "none" {
+                continue;
+            }
+            tracing::warn!(key, kind, "something else than a list is in the place of one; it is renamed");
+            let aside = format!("{key}:was_{kind}:{}", Timestamp::now().0);
+            redis::cmd("RENAME").arg(key).arg(aside).query_async::<()>(&mut self.manager.clone()).await.ok()?;
+            moved += 1;
         }
-        for job in failed.iter().filter(|job| !dead.contains(&name(job))) {
-            self.dead(DeadLetter {
-                job,
-                code: job.error_code.as_deref().unwrap_or("failed"),
-                reason: job.error.as_deref().unwrap_or_default(),
-                attempts: job.attempts,
-                failed_at: job.ended_at.unwrap_or(job.updated_at),
-            });
-            repairs += 1;
-        }
-        Some(repairs)
+        Some(moved)
     }
 
     async fn recover(&self) {
         // jobs named here are in their rows, junk is not: it goes where junk goes
-        for element in self.list(&self.keys.processing).await.unwrap_or_default() {
-            match element::name(&element) {
-                Some(_) => self.finish(element),
-                None => self.reject(element),
+        let mut from = 0;
+        while let Some(elements) = self.scan(List::Processing, from, WINDOW as u64).await {
+            from += elements.len() as u64;
+            let last = elements.len() < WINDOW;
+            for element in elements {
+                match element::name(&element) {
+                    Some(_) => self.finish(element),
+                    None => self.reject(element),
+                }
+            }
+            if last {
+                return;
             }
         }
     }

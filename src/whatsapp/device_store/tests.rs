@@ -227,7 +227,7 @@ const CALLS: usize = 77;
 
 async fn open(url: String) -> Store {
     let config =
-        StoreConfig { url, durability: Durability::Power, master_key: MasterKey::generate(), readers: 2, writers: 4 };
+        StoreConfig { url, durability: Durability::Power, master_key: MasterKey::generate(), readers: 2, writers: 4, max_size: 0 };
     Store::open(config).await.unwrap()
 }
 

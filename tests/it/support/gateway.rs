@@ -161,6 +161,12 @@ impl Kero {
         }
     }
 
+    /// From the next launch on.
+    pub fn set_env(&mut self, key: &str, value: &str) {
+        self.options.env.retain(|(name, _)| name != key);
+        self.options.env.push((key.to_owned(), value.to_owned()));
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.data.path().join("kero.log")
     }
