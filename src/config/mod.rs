@@ -168,6 +168,7 @@ pub struct Delivery {
     pub concurrency: usize,
     pub per_endpoint: usize,
     pub max_response: usize,
+    pub max_payload: usize,
 }
 
 /// The log on standard error.

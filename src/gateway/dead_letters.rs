@@ -4,7 +4,7 @@
 //! `attempts` goes on counting. It keeps its message id and its content, so that a recipient who got it after all sees
 //! it once.
 
-use crate::{Gateway, errors::fault, queue::DeadLetter};
+use crate::{Gateway, crash, errors::fault, queue::DeadLetter};
 use kero_domain::{CorrelationId, Fault, FaultCode, HeldReason, InstanceId, InstanceStatus, JobId, Timestamp};
 use kero_store::{DeadFilter, Job};
 
@@ -118,6 +118,7 @@ impl Gateway {
         let ids: Vec<JobId> = letters.iter().map(|letter| letter.id).collect();
         let now = Timestamp::now();
         let retried = self.store().retry_dead_letters(handle.pk, &ids, held, now).await.map_err(fault)?;
+        crash::point("after_retry");
         self.inner.load.reopened(handle.pk, retried.len() as u64);
         for letter in letters.iter().filter(|letter| retried.contains(&letter.id)) {
             self.inner.queue.undead(DeadLetter::of(letter));

@@ -4,6 +4,7 @@
 //! (`intake → queue → worker → whatsapp`) and the life of an event (`whatsapp → events → delivery`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod crash;
 mod dead_letters;
 pub mod delivery;
 mod errors;

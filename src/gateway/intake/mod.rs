@@ -8,7 +8,7 @@ pub(crate) use wait::{JobEnd, Waiters};
 
 use crate::instances::Handle;
 use crate::worker::LaneKey;
-use crate::{Gateway, errors::fault};
+use crate::{Gateway, crash, errors::fault};
 use kero_domain::{
     Address, ApiKeyId, Cause, Content, CorrelationId, Fault, FaultCode, HeldReason, InstanceId, InstanceStatus, JobId,
     JobState, MessageId, Priority, Timestamp,
@@ -88,11 +88,15 @@ impl Gateway {
             }),
         };
         let mut waiting = (!asynchronous).then(|| self.inner.waiters.register(job.id));
-        match self.store().accept_job(job).await.map_err(fault)? {
+        crash::point("before_accept");
+        let accepted = self.store().accept_job(job).await.map_err(fault)?;
+        crash::point("after_accept");
+        match accepted {
             Accepted::New(job) => {
                 self.inner.load.accepted(handle.pk);
                 let Some(waiting) = waiting.as_mut() else {
                     self.enqueue(&handle, &job);
+                    crash::point("after_push");
                     return Ok(reply(&job, true));
                 };
                 // straight to its lane, never through Redis

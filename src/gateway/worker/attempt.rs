@@ -4,6 +4,7 @@ use super::acks::AckOutcome;
 use super::lane::{LaneContext, paused};
 use super::limits::Token;
 use super::{LaneKey, ack_event};
+use crate::crash;
 use crate::instances::View;
 use crate::intake::JobEnd;
 use crate::queue::{self, DeadLetter};
@@ -102,9 +103,11 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
         Some(proto) => proto.clone(),
         None => kero_whatsapp::outbound::encode(&job.content),
     };
+    crash::point("before_intent");
     let intent = context.gateway.store().intend_job(job.id, context.pk, view.epoch, proto, Timestamp::now()).await;
     let (attempts, proto) = match intent {
         Ok(IntentOutcome::Started { attempt, proto }) => {
+            crash::point("after_intent");
             metrics::counter!("kero_queue_claims_total").increment(1);
             (attempt, proto)
         }
@@ -112,13 +115,18 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
         Err(error) => return later(context, &error),
     };
     let ack = context.acks.expect(job.message_id.as_str());
+    crash::point("before_write");
     let settlement = match link.send(&chat, &job.message_id, &proto, resend).await {
-        Ok(()) => wait_for_ack(context, &view, &job, attempts, ack).await,
+        Ok(()) => {
+            crash::point("after_write");
+            wait_for_ack(context, &view, &job, attempts, ack).await
+        }
         Err(error) => {
             context.acks.forget(job.message_id.as_str());
             refused_locally(context, &job, attempts, &error)
         }
     };
+    crash::point("after_ack");
     settle(context, &view, &job, attempts, settlement).await
 }
 
@@ -270,10 +278,12 @@ async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, se
     loop {
         match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), event.clone()).await {
             Ok(settled) => {
+                crash::point("after_result");
                 if let Some(end) = end.filter(|_| settled) {
                     gateway.inner.load.ended(context.pk, end == JobEnd::Sent);
                     gateway.inner.fanout.dirty(context.pk);
                     if let Settlement::Failed { code, error, at } = &settlement {
+                        crash::point("before_dead_letter");
                         queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
                     }
                     gateway.inner.waiters.end(job.id, end);
