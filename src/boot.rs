@@ -65,7 +65,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
 
     let store = open_store(config).await?;
     let first_key = keys::first(&store, config).await?;
-    let gateway = Gateway::start(store.clone(), gateway_config(config)).await.context("the gateway cannot start")?;
+    let gateway = Gateway::start(store.clone(), gateway_config(config)?).await.context("the gateway cannot start")?;
     let stopping = CancellationToken::new();
     let api = ApiConfig {
         admin_key_hash: config.api_key.as_ref().map(|key| kero_api::hash_key(key.expose_secret())),
@@ -199,9 +199,13 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn gateway_config(config: &Config) -> GatewayConfig {
+fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
     let (whatsapp, sending, queue) = (&config.whatsapp, &config.sending, &config.queue);
-    GatewayConfig {
+    let redis_ca = match &config.redis_ca_file {
+        Some(file) => Some(std::fs::read(file).with_context(|| format!("redis_ca_file: {file} cannot be read"))?),
+        None => None,
+    };
+    Ok(GatewayConfig {
         link: LinkConfig {
             url: whatsapp.url.clone(),
             version: whatsapp.version,
@@ -229,6 +233,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             public_url: config.http.public_url.clone(),
         },
         redis_url: config.redis_url.clone(),
+        redis_ca,
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,
         reconcile_every: queue.reconcile_every,
@@ -250,7 +255,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         rate_per_recipient: sending.rate_per_recipient,
         rate_burst: sending.rate_burst,
         version: VERSION,
-    }
+    })
 }
 
 #[cfg(test)]

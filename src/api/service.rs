@@ -22,17 +22,8 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations = (
-    InstancesApi,
-    PairingApi,
-    MessagesApi,
-    JobsApi,
-    DeadLettersApi,
-    WebhookApi,
-    EventsApi,
-    QueueApi,
-    SystemApi,
-);
+type Operations =
+    (InstancesApi, PairingApi, MessagesApi, JobsApi, DeadLettersApi, WebhookApi, EventsApi, QueueApi, SystemApi);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {

@@ -37,6 +37,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     #[serde(with = "read::secret_url")]
     pub redis_url: Option<SecretString>,
+    #[serde(with = "read::text")]
+    pub redis_ca_file: Option<String>,
     #[serde(with = "read::secret")]
     pub api_key: Option<SecretString>,
     #[serde(with = "read::secret")]

@@ -25,6 +25,11 @@ pub fn validate(config: &Config) -> Vec<String> {
         "redis_url: must begin with redis:// or rediss://",
     );
     check(
+        config.redis_ca_file.is_none()
+            || config.redis_url.as_ref().is_some_and(|url| url.expose_secret().starts_with("rediss://")),
+        "redis_ca_file: needs a redis_url that begins with rediss://",
+    );
+    check(
         config.api_key.as_ref().is_none_or(|key| key.expose_secret().len() >= 16),
         "api_key: must have 16 characters or more, because it opens everything",
     );
@@ -81,10 +86,7 @@ pub fn validate(config: &Config) -> Vec<String> {
         "queue.retry_base: must not be longer than queue.retry_ceiling",
     );
 
-    check(
-        config.queue.reconcile_every >= Duration::from_millis(100),
-        "queue.reconcile_every: must be 100 ms or more",
-    );
+    check(config.queue.reconcile_every >= Duration::from_millis(100), "queue.reconcile_every: must be 100 ms or more");
 
     check(config.queue.max_jobs >= 1, "queue.max_jobs: must be 1 or more");
     check(config.queue.max_jobs_total >= 1, "queue.max_jobs_total: must be 1 or more");

@@ -83,7 +83,10 @@ mod tests {
         let rate = Rate::per_minute(60, 3).unwrap();
         let mut bucket = Bucket::empty(&rate, Timestamp(0));
         let sent = moments(&rate, &mut bucket, Timestamp(0), 4);
-        assert!(sent.iter().zip([1_000, 2_000, 3_000, 4_000]).all(|(at, want)| (0..=4).contains(&(at - want))), "{sent:?}");
+        assert!(
+            sent.iter().zip([1_000, 2_000, 3_000, 4_000]).all(|(at, want)| (0..=4).contains(&(at - want))),
+            "{sent:?}"
+        );
         // rested: three at once, then one a second
         let sent = moments(&rate, &mut bucket, Timestamp(60_000), 5);
         assert_eq!(sent[..3], [60_000; 3]);

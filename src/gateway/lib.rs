@@ -55,6 +55,8 @@ pub struct GatewayConfig {
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
     pub redis_url: Option<SecretString>,
+    /// Certificates (PEM) that Redis' own must lead to, in the place of the well-known ones.
+    pub redis_ca: Option<Vec<u8>>,
     pub queue_keys: QueueKeys,
     /// Start with the queue paused: nothing leaves `kero_message_queue`.
     pub queue_paused: bool,

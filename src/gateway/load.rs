@@ -121,8 +121,7 @@ impl Load {
         let rates = all.instances.iter_mut().map(|(pk, instance)| {
             instance.second(now);
             let sum = |pick: fn(&Rates) -> u32| instance.seconds.iter().map(pick).sum();
-            let rates =
-                Rates { accepted: sum(|s| s.accepted), sent: sum(|s| s.sent), failed: sum(|s| s.failed) };
+            let rates = Rates { accepted: sum(|s| s.accepted), sent: sum(|s| s.sent), failed: sum(|s| s.failed) };
             (*pk, rates)
         });
         rates.filter(|(_, rates)| *rates != Rates::default()).collect()
@@ -162,6 +161,16 @@ pub(crate) async fn count(gateway: &Gateway) -> Result<(), kero_store::StoreErro
     let age = oldest.map_or(std::time::Duration::ZERO, |oldest| oldest.until(Timestamp::now()));
     metrics::gauge!("kero_queue_oldest_seconds").set(age.as_secs_f64());
     Ok(())
+}
+
+impl Gateway {
+    /// Tells the metrics what the store counts by itself; before they are read.
+    pub fn observe(&self) {
+        let stats = self.store().stats();
+        metrics::counter!("kero_database_commits_total").absolute(stats.commits);
+        metrics::counter!("kero_database_statements_total").absolute(stats.statements);
+        metrics::counter!("kero_database_commands_total").absolute(stats.commands);
+    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ impl Store {
             ended.is_some_and(|ended| over(*id) || (old(made(*id)) && old(Timestamp(ended))))
         };
         let going: Vec<Uuid> = rows.iter().filter(fits).map(|(id, _)| *id).collect();
-        let last = rows.last().map(|(id, _)| *id).filter(|id| rows.len() as u64 == STEP && (over(*id) || old(made(*id))));
+        let last =
+            rows.last().map(|(id, _)| *id).filter(|id| rows.len() as u64 == STEP && (over(*id) || old(made(*id))));
         let deleted = if going.is_empty() { 0 } else { self.delete_jobs(instance_pk, going).await? };
         Ok(Pruned { deleted, next: last.map(JobId) })
     }
@@ -110,7 +111,9 @@ impl Store {
         let (mut going, mut last) = (Vec::new(), None);
         for row in &rows {
             let (seq, next_seq): (i64, i64) = (row.try_get("", "seq")?, row.try_get("", "next_seq")?);
-            let over = keep.newest.is_some_and(|newest| next_seq.saturating_sub(seq) > i64::try_from(newest).unwrap_or(i64::MAX));
+            let over = keep
+                .newest
+                .is_some_and(|newest| next_seq.saturating_sub(seq) > i64::try_from(newest).unwrap_or(i64::MAX));
             let old = keep.since.is_some_and(|since| row.try_get("", "id").is_ok_and(|id| made(id) < since));
             if over || old {
                 going.push(row.try_get::<i64>("", "pk")?);

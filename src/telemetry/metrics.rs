@@ -14,6 +14,10 @@ pub enum Kind {
 /// Every metric: its name, kind and meaning. A metric that is recorded elsewhere and missing here has no help text.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
+    ("kero_database_commands_total", Kind::Counter, "Writes that were handed to the database's writers."),
+    ("kero_database_commits_total", Kind::Counter, "Transactions that were committed."),
+    ("kero_database_statements_total", Kind::Counter, "Statements that were run, those that read included."),
+    ("kero_redis_requests_total", Kind::Counter, "Round trips to Redis that the work queue made."),
     ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
     ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
     (

@@ -161,7 +161,8 @@ async fn letters_are_filtered_retried_and_discarded_and_stay_so() {
     s.redis.command(&["FLUSHALL"]).await;
     let finished = send(&s.kero, "491522000022", "fine").await;
     ended(&s.sink, "fine", 1).await;
-    let finished = json!({ "correlation_id": finished["correlation_id"], "instance_id": "a", "failed_at": 1 }).to_string();
+    let finished =
+        json!({ "correlation_id": finished["correlation_id"], "instance_id": "a", "failed_at": 1 }).to_string();
     for element in [letter.as_str(), &letter, &finished, "junk"] {
         s.redis.command(&["LPUSH", "kero_dead_letter_queue", element]).await;
     }

@@ -37,7 +37,8 @@ fn moments(simulator: &Simulator, phones: &[&str]) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instances_rate_holds_what_is_over_it() {
-    let options = Options::default().env("KERO_SENDING__RATE_PER_INSTANCE", "120").env("KERO_SENDING__SYNC_TIMEOUT", "1s");
+    let options =
+        Options::default().env("KERO_SENDING__RATE_PER_INSTANCE", "120").env("KERO_SENDING__SYNC_TIMEOUT", "1s");
     let (simulator, kero, sink) = setup("491523000001", options).await;
     let phones = ["491523000002", "491523000003"];
     for phone in phones {
@@ -115,8 +116,11 @@ async fn a_recipients_rate_holds_its_chat_only_and_starts_empty() {
     let id = kero.send_async("a", "491523000012", "after").await["message_id"].as_str().unwrap().to_owned();
     let line = simulator.wait_for(|line| line.id == id, Duration::from_secs(20)).await.unwrap();
     assert!(line.at as i64 - restarted.0 >= 2_000, "{} ms after the start", line.at as i64 - restarted.0);
-    let texts: Vec<_> = simulator.received_texts("491523000012").into_iter().map(|text| text.text).collect();
-    assert_eq!(texts, ["n0", "n1", "n2", "after"]);
+    eventually("all of them, in order", || async {
+        let texts: Vec<_> = simulator.received_texts("491523000012").into_iter().map(|text| text.text).collect();
+        (texts == ["n0", "n1", "n2", "after"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

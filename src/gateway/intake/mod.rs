@@ -136,7 +136,12 @@ impl Gateway {
     }
 
     /// Gives a job that has not begun another time; one that is past means now.
-    pub async fn move_job(&self, id: &InstanceId, correlation: &CorrelationId, send_at: Timestamp) -> Result<Job, Fault> {
+    pub async fn move_job(
+        &self,
+        id: &InstanceId,
+        correlation: &CorrelationId,
+        send_at: Timestamp,
+    ) -> Result<Job, Fault> {
         let now = Timestamp::now();
         check_time(send_at, now)?;
         let job = self.job(id, correlation).await?;

@@ -4,14 +4,16 @@ mod element;
 mod local;
 mod reconcile;
 mod redis;
+#[cfg(test)]
+mod tests;
 
 use crate::worker::LaneKey;
 use crate::{Gateway, GatewayConfig, RedisHealth};
 use async_trait::async_trait;
 use element::Resolved;
-use reconcile::Reconciler;
 use kero_domain::Timestamp;
 use kero_store::Job;
+use reconcile::Reconciler;
 pub use redis::QueueKeys;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -108,7 +110,7 @@ pub(crate) trait Queue: Send + Sync {
 
 pub(crate) fn build(config: &GatewayConfig) -> Result<Arc<dyn Queue>, String> {
     match &config.redis_url {
-        Some(url) => Ok(Arc::new(redis::Redis::new(url, &config.queue_keys)?)),
+        Some(url) => Ok(Arc::new(redis::Redis::new(url, config.redis_ca.as_deref(), &config.queue_keys)?)),
         None => Ok(Arc::new(local::Local::default())),
     }
 }

@@ -187,8 +187,7 @@ async fn add_letters(gateway: &Gateway, seen: &HashSet<u64>) -> Result<u64, Stor
     loop {
         let jobs = gateway.store().dead_letters(&filter, before, STEP).await?;
         for job in &jobs {
-            let name =
-                JobName { instance_id: job.instance_id.clone(), correlation_id: job.correlation_id.clone() };
+            let name = JobName { instance_id: job.instance_id.clone(), correlation_id: job.correlation_id.clone() };
             if !seen.contains(&hash(&name)) {
                 gateway.inner.queue.dead(DeadLetter::of(job));
                 added += 1;

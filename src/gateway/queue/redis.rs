@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use kero_domain::Timestamp;
 use kero_store::Job;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -70,6 +70,7 @@ enum Write {
     Finish(Vec<u8>),
     Reject(Vec<u8>),
     Dead(Vec<u8>),
+    Undead(Vec<u8>),
     Remove(List, Vec<u8>),
 }
 
@@ -85,10 +86,19 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn new(url: &SecretString, keys: &QueueKeys) -> Result<Self, String> {
+    pub(super) fn new(url: &SecretString, ca: Option<&[u8]>, keys: &QueueKeys) -> Result<Self, String> {
+        let opened = match ca {
+            Some(ca) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
+                Client::build_with_tls(url.expose_secret(), certificates)
+            }
+            None => Client::open(url.expose_secret()),
+        };
         // the error's text may repeat the URL with its password
-        let client = Client::open(url.expose_secret())
-            .map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
+        let client = opened.map_err(|_| match ca {
+            Some(_) => "use rediss://… with certificates in PEM in redis_ca_file".to_owned(),
+            None => "use redis://[:password@]host[:port][/db] or rediss://…".to_owned(),
+        })?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(2)))
             .set_response_timeout(Some(Duration::from_secs(2)))
@@ -138,6 +148,7 @@ impl Redis {
 
 /// One element, waiting for it a moment, then whatever else is there.
 async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
+    count_request();
     let first: Option<Vec<u8>> = redis::cmd("BLMOVE")
         .arg(&keys.message_queue)
         .arg(&keys.processing)
@@ -147,6 +158,7 @@ async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Du
         .query_async(connection)
         .await?;
     let Some(first) = first else { return Ok(Vec::new()) };
+    count_request();
     let waiting: usize = redis::cmd("LLEN").arg(&keys.message_queue).query_async(connection).await?;
     let mut taken = vec![first];
     if waiting > 0 {
@@ -154,6 +166,7 @@ async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Du
         for _ in 0..waiting.min(BATCH) {
             pipe.cmd("LMOVE").arg(&keys.message_queue).arg(&keys.processing).arg("RIGHT").arg("LEFT");
         }
+        count_request();
         let more: Vec<Option<Vec<u8>>> = pipe.query_async(connection).await?;
         taken.extend(more.into_iter().flatten());
     }
@@ -170,7 +183,9 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                 Write::Push(element) => pipe.cmd("LPUSH").arg(&keys.message_queue).arg(element).ignore(),
                 Write::Finish(element) => pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore(),
                 Write::Dead(element) => pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(element).ignore(),
-                Write::Remove(list, element) => pipe.cmd("LREM").arg(keys.of(list)).arg(1).arg(element).ignore(),
+                // the comparison looks at the oldest first, and what is retried or discarded is mostly young
+                Write::Remove(list, element) => pipe.cmd("LREM").arg(keys.of(list)).arg(-1).arg(element).ignore(),
+                Write::Undead(element) => pipe.cmd("LREM").arg(&keys.dead_letters).arg(1).arg(element).ignore(),
                 Write::Reject(element) => {
                     let letter = element::unknown(&element, Timestamp::now().secs());
                     pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
@@ -178,12 +193,18 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                 }
             };
         }
+        count_request();
         if let Err(error) = pipe.query_async::<()>(&mut manager).await {
             log_failure("Redis refused queue writes; the rows keep the jobs", &error);
             // a stopped server would otherwise be asked for every single element
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// A round trip to the server, as sends cause them.
+fn count_request() {
+    metrics::counter!("kero_redis_requests_total").increment(1);
 }
 
 fn log_failure(what: &str, error: &RedisError) {
@@ -258,7 +279,7 @@ impl Queue for Redis {
     }
 
     fn undead(&self, letter: DeadLetter<'_>) {
-        self.write(Write::Remove(List::DeadLetters, element::dead_letter(&letter)));
+        self.write(Write::Undead(element::dead_letter(&letter)));
     }
 
     fn remove(&self, list: List, element: Vec<u8>) {

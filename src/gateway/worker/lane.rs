@@ -167,7 +167,8 @@ impl Ready {
 
     /// Ready keys that were not marked before, by class.
     fn mark(&mut self) -> Vec<LaneKey> {
-        let keys: Vec<LaneKey> = self.queues.iter().flatten().filter(|key| !self.marked.contains(key)).cloned().collect();
+        let keys: Vec<LaneKey> =
+            self.queues.iter().flatten().filter(|key| !self.marked.contains(key)).cloned().collect();
         self.marked.extend(keys.iter().cloned());
         keys
     }

@@ -13,7 +13,8 @@ use std::collections::HashMap;
 /// What makes a row a dead letter, in the words of the partial indices.
 const DEAD: &str = "state = 'failed' AND asynchronous AND discarded_at IS NULL";
 /// Nothing was sent of these, and they can be put off.
-const MOVABLE: &str = "asynchronous AND (state = 'queued' OR (state = 'held' AND held IN ('scheduled', 'offline', 'rate')))
+const MOVABLE: &str =
+    "asynchronous AND (state = 'queued' OR (state = 'held' AND held IN ('scheduled', 'offline', 'rate')))
      AND attempts = attempts_before";
 
 /// Which dead letters; an empty one means all.
@@ -131,10 +132,8 @@ impl Store {
              WHERE j.state = 'failed' AND j.asynchronous AND j.discarded_at IS NULL",
             tuples(0, names.len(), 2)
         );
-        let values = names
-            .iter()
-            .flat_map(|name| values![name.instance_id.as_str(), name.correlation_id.as_str()])
-            .collect();
+        let values =
+            names.iter().flat_map(|name| values![name.instance_id.as_str(), name.correlation_id.as_str()]).collect();
         let rows = self.reader().all(sql, values).await?;
         rows.iter()
             .map(|row| {
@@ -160,14 +159,7 @@ impl Store {
         let due_at = send_at.max(now);
         let held = if send_at > now { Some(HeldReason::Scheduled) } else { held };
         let state = if held.is_some() { JobState::Held } else { JobState::Queued };
-        let values = values![
-            state.as_str(),
-            held.map(HeldReason::as_str),
-            due_at.0,
-            send_at.0,
-            now.0,
-            job.0
-        ];
+        let values = values![state.as_str(), held.map(HeldReason::as_str), due_at.0, send_at.0, now.0, job.0];
         let sql = format!(
             "UPDATE jobs SET state = $1, held = $2, due_at = $3, order_at = $3, send_at = $4, updated_at = $5
              WHERE id = $6 AND {MOVABLE}"
