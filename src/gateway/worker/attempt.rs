@@ -33,7 +33,13 @@ pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> 
         Ok(NextJob::Run(job)) if job.asynchronous && paused(&context.gateway) => TurnEnd::Idle,
         Ok(NextJob::Run(job)) => run(context, job, leave).await,
         Ok(NextJob::Wait(at)) => TurnEnd::At(at),
-        Ok(NextJob::InFlight(_) | NextJob::Empty) => TurnEnd::Idle,
+        // this turn is the chat's only one: an intent without an attempt, whose commit's answer was lost, or which could
+        // not be put in doubt after a restart
+        Ok(NextJob::InFlight(job)) => {
+            let view = context.view.borrow().clone();
+            settle(context, &view, &job, job.attempts, doubt(now.after(context.gateway.config().doubt_wait))).await
+        }
+        Ok(NextJob::Empty) => TurnEnd::Idle,
         Err(error) => later(context, &error),
     }
 }
@@ -336,6 +342,10 @@ pub(super) async fn take_up(context: &LaneContext, epoch: i64) {
 /// After a logout: nothing of this instance will ever be sent.
 pub(super) async fn fail_all(context: &LaneContext) {
     let store = context.gateway.store();
+    if store.lane_keys(context.pk).await.is_ok_and(|keys| keys.is_empty()) {
+        return;
+    }
+    crash::point("before_fail_all");
     loop {
         let states = [JobState::Queued, JobState::Held, JobState::Sending];
         let jobs = match store.jobs_page(context.pk, &states, None, 200).await {
