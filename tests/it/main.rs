@@ -21,3 +21,4 @@ mod seed;
 mod support;
 mod tampering;
 mod webhook;
+mod worker;

@@ -58,7 +58,14 @@ async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
     match next {
         Ok(NextJob::Run(job)) => Ok(job),
         Ok(NextJob::Wait(at)) => Err(TurnEnd::At(at)),
-        Ok(NextJob::InFlight(_) | NextJob::Empty) => Err(TurnEnd::Idle),
+        // this turn is the chat's only one: an intent without an attempt, whose commit's answer was lost, or which could
+        // not be put in doubt after a restart
+        Ok(NextJob::InFlight(job)) => {
+            let view = context.view.borrow().clone();
+            let due_at = Timestamp::now().after(context.gateway.config().doubt_wait);
+            Err(settle(context, &view, &job, job.attempts, doubt(due_at)).await)
+        }
+        Ok(NextJob::Empty) => Err(TurnEnd::Idle),
         Err(error) => Err(later(context, &error)),
     }
 }
@@ -366,6 +373,10 @@ pub(super) async fn take_up(context: &LaneContext, epoch: i64) {
 pub(super) async fn fail_all(context: &LaneContext) {
     let store = context.gateway.store();
     context.known.forget_all();
+    if store.lane_keys(context.pk).await.is_ok_and(|keys| keys.is_empty()) {
+        return;
+    }
+    crash::point("before_fail_all");
     loop {
         let states = [JobState::Queued, JobState::Held, JobState::Sending];
         let jobs = match store.jobs_page(context.pk, &states, None, 200).await {

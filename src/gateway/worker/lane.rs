@@ -202,6 +202,10 @@ async fn run(
     let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
     let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
     let mut generation = 0;
+    if !view.borrow().paired {
+        // the process may have ended between the logout and its consequence
+        attempt::fail_all(&context).await;
+    }
     loop {
         let current = view.borrow_and_update().clone();
         let online = current.link.is_some() && !stopping.is_cancelled();
