@@ -33,6 +33,7 @@
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
 //!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
+//!    A failed asynchronous job is a *dead letter*; retrying it is a new promise with an end of its own.
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
 //!    the frozen protobuf under the same message id, which the recipient shows once.
 //!
@@ -73,7 +74,7 @@
 //! Many are about things that are deliberately absent.
 //!
 //! - **Accepted means accounted for.** Every `202` ends in exactly one of sent, failed or cancelled, and exactly one
-//!   `message_ack` says which, whatever is killed, whenever.
+//!   `message_ack` says which, whatever is killed, whenever. Retrying a dead letter is a new promise of that kind.
 //! - **Intent before wire.** No message reaches the socket before its intent is committed, and a job has one message id
 //!   and one protobuf for its whole life.
 //! - **Success is WhatsApp's acknowledgement**, never the return of a call.

@@ -63,7 +63,7 @@ impl EventsApi {
     /// event that you have is the `after` of the next request; `next_cursor` is the place to read on from, there only
     /// when more is there already. With `events`, a part may be empty and still have a `next_cursor`.
     ///
-    /// Events are kept for a while. When the next one is not kept any longer, the answer is `410` `gone`, with the first
+    /// Events are kept for a while (`retention.events`). When the next one is not kept any longer, the answer is `410` `gone`, with the first
     /// one that is as `oldest_seq`: nothing is left out silently. An `after` that the instance has not reached is refused.
     #[oai(path = "/instances/:instance_id/events", method = "get", operation_id = "event_list")]
     async fn list(

@@ -19,6 +19,7 @@ mod instances;
 mod jobs;
 mod journal;
 mod keys;
+mod retention;
 mod seal;
 mod sql;
 mod store;
@@ -35,8 +36,12 @@ pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, NewDelivery, Verdict};
 pub use instances::Instance;
-pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
+pub use jobs::{
+    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
+    Settlement,
+};
 pub use journal::Reading;
 pub use keys::ApiKey;
+pub use retention::{Keep, Pruned};
 pub use seal::MasterKey;
 pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

@@ -108,6 +108,37 @@ async fn what_is_no_longer_kept_is_gone_and_says_from_where() {
     }
 }
 
+/// The same by the gateway's own hand: it keeps the newest three, and a reader that is behind is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_lets_go_is_gone() {
+    let simulator = simulator().await;
+    let options = Options::default().env("KERO_RETENTION__MAX_EVENTS", "3").env("KERO_RETENTION__EVERY", "200ms");
+    let kero = Kero::start_with(&simulator, options).await;
+    kero.paired(&simulator, "a", "491518000041").await;
+    person(&simulator, "491518000042", Script::Silent);
+    for n in 0..6 {
+        simulator.send_text("491518000042", "491518000041", &format!("m{n}")).await.unwrap();
+    }
+    let gone = eventually("what is behind is gone", || async {
+        let answer = kero.get("/instances/a/events?after=0").await;
+        (answer.status == 410).then_some(answer)
+    })
+    .await
+    .problem(410, "gone");
+    assert!(gone["oldest_seq"].as_i64() > Some(1), "{gone}");
+    let kept = eventually("the newest three", || async {
+        let page = kero.get("/instances/a/events").await.expect(200);
+        (texts(&page) == ["m3", "m4", "m5"]).then_some(page)
+    })
+    .await;
+    let oldest = kept["data"][0]["seq"].as_i64().unwrap();
+    assert_eq!(
+        kero.get(&format!("/instances/a/events?after={}", oldest - 2)).await.problem(410, "gone")["oldest_seq"],
+        oldest
+    );
+    assert_eq!(texts(&kero.get(&format!("/instances/a/events?after={}", oldest - 1)).await.expect(200)).len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_comes_raw_when_asked_for() {
     let simulator = simulator().await;

@@ -173,10 +173,12 @@ impl StreamApi {
     ) -> Result<Upgraded, Failure<SocketCodes>> {
         let events = filter(events.0.as_deref(), socket_events())?;
         let follow = Follow { after: after.0, events, raw: false };
-        let line = self.line(caller, &instance_id, follow).await?;
+        let (gateway, id) = caller.at(&self.handle, &instance_id)?;
+        gateway.instance(&id).await?;
         let socket = socket.map_err(|_| {
             Fault::new(FaultCode::BadRequest).with_detail("This path takes a WebSocket's handshake only.")
         })?;
+        let line = self.line(caller, &instance_id, follow).await?;
         Ok(Upgraded::new(socket, line))
     }
 }

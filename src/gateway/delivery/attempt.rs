@@ -4,7 +4,7 @@ use super::classify::{self, Verdict};
 use super::exchange::{self, Answer, Failure, Subject};
 use super::prepare::{self, Prepared};
 use super::timing::Timings;
-use crate::Gateway;
+use crate::{Gateway, crash};
 use kero_domain::Timestamp;
 use kero_store::{Attempt, Delivery, DeliveryOutcome};
 use std::time::Duration;
@@ -15,7 +15,9 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     let (outcome, verdict) = match prepare::prepare(&handle.config, &delivery) {
         Ok(prepared) => {
             let subject = Subject { event: delivery.event.id, request_id: delivery.event.request_id.as_deref() };
+            crash::point("before_post");
             let outcome = exchange::exchange(handle, &delivery.endpoint, &prepared, subject, at).await;
+            crash::point("after_post");
             let verdict = classify::classify(&outcome, Timestamp::now());
             if matches!(verdict, Verdict::Retry { .. }) && delivery.request.is_none() {
                 freeze(gateway, &delivery, &prepared).await;
@@ -27,6 +29,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: Delivery) {
     let verdict = if classify::is_gone(&outcome) { Verdict::Dead } else { verdict };
     let next = schedule(handle.schedule(&delivery), &delivery, verdict, Timestamp::now());
     record(gateway, &delivery, attempt(&delivery, at, &outcome, next), next).await;
+    crash::point("after_attempt");
 }
 
 /// From the first failure on the bytes are fixed, so that neither another version nor another setting changes them.
