@@ -3,7 +3,9 @@
 use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
+use crate::deliveries::DeliveriesApi;
 use crate::docs;
+use crate::endpoints::EndpointsApi;
 use crate::events::EventsApi;
 use crate::frame::Frame;
 use crate::handle::Handle;
@@ -21,7 +23,18 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+type Operations = (
+    InstancesApi,
+    PairingApi,
+    MessagesApi,
+    JobsApi,
+    WebhookApi,
+    EndpointsApi,
+    DeliveriesApi,
+    EventsApi,
+    QueueApi,
+    SystemApi,
+);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
@@ -32,6 +45,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         MessagesApi { handle: handle() },
         JobsApi { handle: handle() },
         WebhookApi { handle: handle() },
+        EndpointsApi { handle: handle() },
+        DeliveriesApi { handle: handle() },
         EventsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },

@@ -4,7 +4,9 @@
 //! (`intake → queue → worker → whatsapp`) and the life of an event (`whatsapp → events → delivery`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod deliveries;
 pub mod delivery;
+mod endpoints;
 mod errors;
 pub mod events;
 mod health;
@@ -15,7 +17,8 @@ mod read;
 mod webhooks;
 pub mod worker;
 
-pub use delivery::DeliveryConfig;
+pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
+pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
 pub use health::{Health, RedisHealth};
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};

@@ -5,7 +5,9 @@
 mod bad_input;
 mod baileys;
 mod chaos;
+mod endpoints;
 mod foreign;
+mod hostile;
 mod house;
 mod lifecycle;
 mod promises;

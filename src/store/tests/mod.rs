@@ -1,6 +1,7 @@
 //! One story, told to both databases.
 
 mod database;
+mod deliveries;
 mod faults;
 mod journal;
 mod levels;

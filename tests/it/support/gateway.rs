@@ -161,6 +161,11 @@ impl Kero {
         }
     }
 
+    /// For the next launch.
+    pub fn set_env(&mut self, key: &str, value: &str) {
+        self.options.env.push((key.to_owned(), value.to_owned()));
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.data.path().join("kero.log")
     }

@@ -5,10 +5,10 @@ mod postgres;
 mod redis;
 mod sink;
 
-pub use gateway::{KEY, Kero, Options};
+pub use gateway::{Answer, KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
-pub use sink::{Behaviour, Sink};
+pub use sink::{Behaviour, Received, Sink};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;
