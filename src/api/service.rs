@@ -3,6 +3,7 @@
 use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
+use crate::dead_letters::DeadLettersApi;
 use crate::deliveries::DeliveriesApi;
 use crate::docs;
 use crate::endpoints::EndpointsApi;
@@ -28,6 +29,7 @@ type Operations = (
     PairingApi,
     MessagesApi,
     JobsApi,
+    DeadLettersApi,
     WebhookApi,
     EndpointsApi,
     DeliveriesApi,
@@ -44,6 +46,7 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         PairingApi { handle: handle() },
         MessagesApi { handle: handle() },
         JobsApi { handle: handle() },
+        DeadLettersApi { handle: handle() },
         WebhookApi { handle: handle() },
         EndpointsApi { handle: handle() },
         DeliveriesApi { handle: handle() },

@@ -92,6 +92,9 @@ impl SystemApi {
         if let Some(caller) = caller.0 {
             self.handle.admin(&caller)?;
         }
+        if let Ok(gateway) = self.handle.gateway() {
+            gateway.observe();
+        }
         Ok(PlainText((self.config.metrics)()))
     }
 

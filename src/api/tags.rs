@@ -12,6 +12,9 @@ pub(crate) enum Tag {
     Messages,
     /// Sends that were accepted, and what became of them.
     Jobs,
+    /// Asynchronous sends that failed: look at them, try them again, or put them away.
+    #[oai(rename = "Dead letters")]
+    DeadLetters,
     /// The URL that receives an instance's events.
     Webhook,
     /// Several URLs that receive events, each with its own filter, secret and order; the webhook is the first of them.

@@ -2,7 +2,7 @@
 //! used twice, and every conversation still decrypts. `KERO_CHAOS_KILLS` and `KERO_CHAOS_SEED` steer it
 //! (`tests/chaos/run --kills N --seed S`).
 
-use crate::support::{Behaviour, Kero, Options, Redis, Sink, eventually, eventually_within, person, simulator};
+use crate::support::{Behaviour, Kero, Options, Redis, Sink, eventually_within, person, simulator};
 use kero_simulator::{Fault, FaultRule, LedgerLine, Script, Simulator};
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, sim
 }
 
 /// (device, recipient device, ratchet key, counter) names one message key: used twice, it breaks the encryption.
-fn counters_are_unique(ledger: &[LedgerLine], seed: u64) {
+pub fn counters_are_unique(ledger: &[LedgerLine], seed: u64) {
     let mut used = HashSet::new();
     for line in ledger {
         for message in &line.messages {

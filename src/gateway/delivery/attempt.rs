@@ -4,7 +4,7 @@ use super::classify::{self, Verdict};
 use super::exchange::{self, Answer, Failure, Subject};
 use super::prepare::{self, Prepared};
 use super::timing::Timings;
-use crate::Gateway;
+use crate::{Gateway, crash};
 use kero_domain::Timestamp;
 use kero_store::{Attempt, Delivery, DeliveryOutcome, StoreError, Trigger};
 use std::time::Duration;
@@ -28,7 +28,9 @@ pub(super) async fn run(gateway: &Gateway, delivery: &Delivery, probe: bool) -> 
     let (outcome, verdict, prepared) = match prepare::prepare(&handle.config, delivery) {
         Ok(prepared) => {
             let subject = Subject { event: delivery.event.id, request_id: delivery.event.request_id.as_deref() };
+            crash::point("before_post");
             let outcome = exchange::exchange(handle, &delivery.endpoint, &prepared, subject, at).await;
+            crash::point("after_post");
             let verdict = classify::classify(&outcome, Timestamp::now());
             (outcome, verdict, Some(prepared))
         }
@@ -158,6 +160,7 @@ pub(super) async fn record(gateway: Gateway, delivery: Delivery, tried: Tried) {
         tracing::warn!(delivery = %delivery.id, error = &error as &dyn std::error::Error, "a delivery's outcome waits for the database");
         tokio::time::sleep(Duration::from_millis(200 * tries.min(25))).await;
     }
+    crash::point("after_attempt");
 }
 
 #[cfg(test)]

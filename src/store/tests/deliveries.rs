@@ -77,7 +77,7 @@ fn texts(claimed: &[Claimed]) -> Vec<Vec<String>> {
     claimed.iter().map(|claimed| claimed.run.iter().map(text).collect()).collect()
 }
 
-fn attempt(n: u32) -> Attempt {
+pub(super) fn attempt(n: u32) -> Attempt {
     Attempt {
         n,
         at: Timestamp::now(),

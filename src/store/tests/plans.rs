@@ -3,7 +3,7 @@
 use super::{Fixture, accept, new_job};
 use crate::{NewJob, deliveries, events, jobs};
 use kero_domain::{HeldReason, JobState, Priority, Timestamp};
-use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryTrait, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryOrder, QueryTrait, Statement, Value};
 use std::time::Instant;
 
 async fn plan(fixture: &Fixture, sql: &str) -> String {
@@ -24,6 +24,14 @@ async fn hot_reads_use_their_indices() {
         ("due jobs", jobs::read::due(false), "jobs_due", true),
         ("due deliveries", deliveries::claim_sql(false, 2), "deliveries_due", true),
         ("lines", deliveries::claim_sql(false, 2), "deliveries_line", true),
+        (
+            "dead letters",
+            sql(jobs::dead::dead(&crate::DeadFilter { instance_pk: Some(1), ..Default::default() })
+                .order_by_desc(crate::entity::jobs::Column::Id)
+                .build(DbBackend::Sqlite)),
+            "jobs_dead",
+            false,
+        ),
         ("pending events", sql(events::pending(1).build(DbBackend::Sqlite)), "events_pending", false),
     ] {
         let plan = plan(&fixture, &sql).await;
