@@ -106,6 +106,7 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
         // only where, never what: the parser's text quotes the body
         Fault::new(FaultCode::InvalidJson).with_detail(format!("Line {}, column {}.", error.line(), error.column()))
     })?;
+    whole(&mut json);
     let Value::Object(members) = &mut json else {
         return Err(Fault::new(FaultCode::ValidationFailed).at("", "must be a JSON object"));
     };
@@ -132,6 +133,22 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
         fault = fault.at(place, error.detail);
     }
     Err(fault)
+}
+
+/// `1.0` and `1e3` are integers, in JSON Schema as in JavaScript.
+fn whole(json: &mut Value) {
+    match json {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // beyond that, a float does not say which integer it is
+            if let Some(float) = float.filter(|float| float.abs() < 9_007_199_254_740_992.0) {
+                *json = Value::from(float as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole),
+        Value::Object(members) => members.values_mut().for_each(whole),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +180,16 @@ mod tests {
         assert_eq!(body.pointer("phone"), "/jid");
         let body = parse::<SendText>(br#"{"phone": 491701234567, "message": "x"}"#).ok().unwrap();
         assert_eq!(body.value.phone.0, "491701234567");
+    }
+
+    #[test]
+    fn a_number_is_taken_for_a_phone_number_and_nothing_else_for_a_text() {
+        let phone = |text: &str| parse::<SendText>(text.as_bytes()).ok().map(|body| body.value.phone.0);
+        assert_eq!(phone(r#"{"phone": 491701234567.0, "message": "x"}"#).as_deref(), Some("491701234567"));
+        for bad in ["1.5", "true", "null", "[]"] {
+            assert_eq!(phone(&format!(r#"{{"phone": {bad}, "message": "x"}}"#)), None, "{bad}");
+        }
+        assert_eq!(refused(r#"{"phone": "491701234567", "message": 1}"#).errors[0].pointer, "/message");
     }
 
     #[test]

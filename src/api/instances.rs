@@ -157,8 +157,15 @@ impl InstancesApi {
         Ok(Json(Done::saying("Connecting.")))
     }
 
-    /// Connect an instance, as old clients ask for it.
-    #[oai(path = "/instances/:instance_id/connect", method = "get", hidden)]
+    /// Connect an instance, old form
+    ///
+    /// For old clients; the same as the `POST`.
+    #[oai(
+        path = "/instances/:instance_id/connect",
+        method = "get",
+        operation_id = "instance_connect_by_get",
+        deprecated
+    )]
     async fn connect_by_get(
         &self,
         caller: Caller,

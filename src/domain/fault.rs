@@ -47,7 +47,7 @@ faults! {
     InstanceNotFound = "instance-not-found", 404, Caller, "There is no such instance.";
     WebhookNotFound = "webhook-not-found", 404, Caller, "The instance has no webhook.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
-    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show; connect the instance first.";
+    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
     NotAcceptable = "not-acceptable", 406, Caller, "None of the accepted media types can be given.";

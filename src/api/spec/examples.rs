@@ -128,7 +128,7 @@ impl Read<'_> {
             _ => match schema.get("format").and_then(Value::as_str) {
                 Some("date-time") => MOMENT.into(),
                 Some("uuid") => UUID.into(),
-                Some("uri" | "url") => URL.into(),
+                Some("uri" | "uri-or-empty" | "url") => URL.into(),
                 _ => written.cloned().unwrap_or_else(|| name.replace('_', " ").into()),
             },
         })
