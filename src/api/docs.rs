@@ -105,6 +105,7 @@ const HEAD: &str = "<title>Kero API</title>\n    <meta name=\"viewport\" content
 /// What the bundle's own style leaves over the edge of a narrow screen.
 const STYLE: &str = "<style>
     body { margin: 0; }
+    .swagger-ui pre { overflow-x: auto; }
     .swagger-ui .markdown table { display: block; overflow-x: auto; }
     .swagger-ui .opblock-summary-path { word-break: break-word; }
     @media (max-width: 640px) {
@@ -112,9 +113,15 @@ const STYLE: &str = "<style>
         .swagger-ui .scheme-container { padding: 15px 0; }
         .swagger-ui .opblock .opblock-summary { flex-wrap: wrap; }
         .swagger-ui .opblock-summary-path-description-wrapper { min-width: 0; }
-        .swagger-ui table.parameters, .swagger-ui table.parameters tbody, .swagger-ui table.parameters tr,
-        .swagger-ui table.parameters td { display: block; width: auto; }
-        .swagger-ui table.parameters thead { display: none; }
+        .swagger-ui :is(table.parameters, table.responses-table),
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody,
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr,
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr > td {
+            display: block; max-width: 100%; min-width: 0; width: auto;
+        }
+        .swagger-ui :is(table.parameters, table.responses-table) > thead { display: none; }
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr > td { padding: 4px 0; }
+        .swagger-ui .try-out .btn { margin: 0 0 0 6px; min-width: 0; padding: 5px 10px; }
         .swagger-ui .parameters-col_description input[type=text], .swagger-ui .parameters-col_description select { max-width: 100%; width: 100%; }
         .swagger-ui .dialog-ux .modal-ux { min-width: 0; width: 95%; }
     }

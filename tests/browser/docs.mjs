@@ -144,6 +144,12 @@ try {
     await page.setViewport({ width, height: 1000 });
     await new Promise((resume) => setTimeout(resume, 300));
     const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    if (over > 0) {
+      console.log(await page.evaluate(() => [...document.querySelectorAll("#ui *")]
+        .filter((element) => element.getBoundingClientRect().right > window.innerWidth + 1 && !element.closest("pre"))
+        .slice(0, 12).map((element) => `${element.tagName}.${element.className} ${element.getBoundingClientRect().right}`)));
+      await page.screenshot({ path: `${SHOTS}/${name}-over.png`, fullPage: false });
+    }
     assert.ok(over <= 0, `${name}: ${over} pixels over the edge`);
     await page.evaluate(() => window.scrollTo(0, 0));
     await page.screenshot({ path: `${SHOTS}/${name}-top.png` });

@@ -11,7 +11,8 @@ import sys
 KNOWN = {
     r"generate (typescript|python|go|java|rust)": "tests/sdk/run",
     r"readme .+": "tests/sdk/samples/run",
-    r"tests/run|demo": "tests/run",
+    r"tests/run": "tests/run",
+    r"manifest": "src/hooks/manifest_tests.rs",
     r"not run, .+": "nothing, for the reason given",
 }
 

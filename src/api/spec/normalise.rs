@@ -79,6 +79,11 @@ fn operations(items: &mut Value) {
             tidy_parameter(parameter);
         }
         super::rules::parameters(operation);
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            // what an operation is about comes before how it is done
+            let place = |parameter: &Value| ["path", "query", "header"].iter().position(|at| parameter["in"] == *at);
+            parameters.sort_by_key(place);
+        }
         if let Some(body) = operation.get_mut("requestBody").and_then(Value::as_object_mut) {
             content(body);
         }
