@@ -7,6 +7,8 @@ use sea_orm_migration::prelude::*;
 
 mod m20261124_000001_gateway;
 mod m20261124_000002_device_store;
+mod m20261125_000003_delivery;
+mod m20261125_000004_sending;
 mod table;
 
 /// All migrations, oldest first.
@@ -15,6 +17,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_gateway::Migration), Box::new(m20261124_000002_device_store::Migration)]
+        vec![
+            Box::new(m20261124_000001_gateway::Migration),
+            Box::new(m20261124_000002_device_store::Migration),
+            Box::new(m20261125_000003_delivery::Migration),
+            Box::new(m20261125_000004_sending::Migration),
+        ]
     }
 }

@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig};
+use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig, Retention};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -65,7 +65,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
 
     let store = open_store(config).await?;
     let first_key = keys::first(&store, config).await?;
-    let gateway = Gateway::start(store.clone(), gateway_config(config)).await.context("the gateway cannot start")?;
+    let gateway = Gateway::start(store.clone(), gateway_config(config)?).await.context("the gateway cannot start")?;
     let stopping = CancellationToken::new();
     let api = ApiConfig {
         admin_key_hash: config.api_key.as_ref().map(|key| kero_api::hash_key(key.expose_secret())),
@@ -159,6 +159,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         master_key: found.key,
         readers: config.database.readers,
         writers: config.database.writers,
+        max_size: config.database.max_size,
     })
     .await;
     match opened {
@@ -198,9 +199,13 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn gateway_config(config: &Config) -> GatewayConfig {
+fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
     let (whatsapp, sending, queue) = (&config.whatsapp, &config.sending, &config.queue);
-    GatewayConfig {
+    let redis_ca = match &config.redis_ca_file {
+        Some(file) => Some(std::fs::read(file).with_context(|| format!("redis_ca_file: {file} cannot be read"))?),
+        None => None,
+    };
+    Ok(GatewayConfig {
         link: LinkConfig {
             url: whatsapp.url.clone(),
             version: whatsapp.version,
@@ -224,17 +229,33 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             concurrency: config.delivery.concurrency,
             per_endpoint: config.delivery.per_endpoint,
             max_response: config.delivery.max_response,
+            max_payload: config.delivery.max_payload,
+            public_url: config.http.public_url.clone(),
         },
         redis_url: config.redis_url.clone(),
+        redis_ca,
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,
+        reconcile_every: queue.reconcile_every,
+        max_jobs: queue.max_jobs,
+        max_jobs_total: queue.max_jobs_total,
+        retention: Retention {
+            jobs: config.retention.jobs,
+            max_jobs: config.retention.max_jobs,
+            events: config.retention.events,
+            max_events: config.retention.max_events,
+            every: config.retention.every,
+        },
         resume_pace: whatsapp.resume_pace,
         reconnect_base: whatsapp.reconnect_base,
         reconnect_ceiling: whatsapp.reconnect_ceiling,
         pairing_timeout: whatsapp.pairing_timeout,
         lane_concurrency: sending.lane_concurrency,
+        rate_per_instance: sending.rate_per_instance,
+        rate_per_recipient: sending.rate_per_recipient,
+        rate_burst: sending.rate_burst,
         version: VERSION,
-    }
+    })
 }
 
 #[cfg(test)]

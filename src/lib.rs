@@ -33,6 +33,7 @@
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
 //!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
+//!    A failed asynchronous job is a *dead letter*; retrying it is a new promise with an end of its own.
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
 //!    the frozen protobuf under the same message id, which the recipient shows once.
 //!

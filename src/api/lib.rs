@@ -16,6 +16,7 @@ mod body;
 mod check;
 mod config;
 mod cors;
+mod dead_letters;
 mod docs;
 mod events;
 mod frame;

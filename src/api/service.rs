@@ -3,6 +3,7 @@
 use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
+use crate::dead_letters::DeadLettersApi;
 use crate::docs;
 use crate::events::EventsApi;
 use crate::frame::Frame;
@@ -21,7 +22,8 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+type Operations =
+    (InstancesApi, PairingApi, MessagesApi, JobsApi, DeadLettersApi, WebhookApi, EventsApi, QueueApi, SystemApi);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
@@ -31,6 +33,7 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         PairingApi { handle: handle() },
         MessagesApi { handle: handle() },
         JobsApi { handle: handle() },
+        DeadLettersApi { handle: handle() },
         WebhookApi { handle: handle() },
         EventsApi { handle: handle() },
         QueueApi { handle: handle() },

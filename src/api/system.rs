@@ -96,6 +96,9 @@ impl SystemApi {
         if let Some(caller) = caller.0 {
             self.handle.admin(&caller)?;
         }
+        if let Ok(gateway) = self.handle.gateway() {
+            gateway.observe();
+        }
         Ok(PlainText((self.config.metrics)()))
     }
 

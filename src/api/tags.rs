@@ -12,6 +12,9 @@ pub(crate) enum Tag {
     Messages,
     /// Sends that were accepted, and what became of them.
     Jobs,
+    /// Asynchronous sends that failed: look at them, try them again, or put them away.
+    #[oai(rename = "Dead letters")]
+    DeadLetters,
     /// The URL that receives an instance's events.
     Webhook,
     /// The journal of an instance's events, to read or to catch up.

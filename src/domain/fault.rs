@@ -47,6 +47,7 @@ faults! {
     InstanceNotFound = "instance-not-found", 404, Caller, "There is no such instance.";
     WebhookNotFound = "webhook-not-found", 404, Caller, "The instance has no webhook.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
+    DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
     QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
@@ -59,6 +60,7 @@ faults! {
     CorrelationIdTaken = "correlation-id-taken", 409, Caller, "Another job of this instance has this correlation id.";
     SendInProgress = "send-in-progress", 409, Transient, "A send with this idempotency key is still running.";
     JobNotCancellable = "job-not-cancellable", 409, Caller, "The job has already begun or ended.";
+    JobNotMovable = "job-not-movable", 409, Caller, "The job has already begun or ended, or a request waits for it.";
     JobCancelled = "job-cancelled", 409, Caller, "The job was cancelled before it began.";
     Gone = "gone", 410, Permanent, "What was asked for is no longer kept.";
     PayloadTooLarge = "payload-too-large", 413, Caller, "The body is larger than allowed.";

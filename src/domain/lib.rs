@@ -11,6 +11,7 @@ pub mod fault;
 pub mod ids;
 pub mod instance;
 pub mod job;
+pub mod rate;
 pub mod retry;
 pub mod text;
 pub mod time;

@@ -250,17 +250,18 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT pk, id, order_key, fanout, seq FROM events WHERE instance_pk = $1 AND pk IN ({})",
+        "SELECT pk, id, kind, order_key, fanout, seq FROM events WHERE instance_pk = $1 AND pk IN ({})",
         placeholders(1, items.len())
     );
     let mut values = values![instance_pk];
     values.extend(items.iter().map(|item| Value::from(item.event_row)));
-    let mut pending: HashMap<i64, (Uuid, String)> = HashMap::new();
+    let mut pending: HashMap<i64, (Uuid, EventKind, String)> = HashMap::new();
     let mut numbers = Vec::new();
     for row in tx.db.all(sql, values).await? {
         let pk: i64 = row.try_get("", "pk")?;
         if row.try_get::<i16>("", "fanout")? == PENDING {
-            pending.insert(pk, (row.try_get("", "id")?, row.try_get("", "order_key")?));
+            let kind = word("event kind", &row.try_get::<String>("", "kind")?)?;
+            pending.insert(pk, (row.try_get("", "id")?, kind, row.try_get("", "order_key")?));
         } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
             numbers.push((pk, seq));
         }
@@ -273,13 +274,19 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64
     let mut values = Vec::new();
     let mut rows = Vec::new();
     for item in &items {
-        let Some((id, order_key)) = pending.get(&item.event_row) else { continue };
+        let Some((id, kind, order_key)) = pending.get(&item.event_row) else { continue };
         let dropped = item.verdict == Verdict::Drop;
         let number = (!dropped).then_some(seq);
         if let Some(number) = number {
             seq += 1;
             numbers.push((item.event_row, number));
-            rows.extend(item.deliveries.iter().map(|delivery| (item.event_row, order_key.clone(), delivery.clone())));
+            rows.extend(item.deliveries.iter().map(|delivery| deliveries::Row {
+                event_pk: item.event_row,
+                instance_pk,
+                order_key: order_key.clone(),
+                kind: *kind,
+                delivery: delivery.clone(),
+            }));
         }
         let data = item.data.clone().map(|data| seal(&tx.sealer, instance_pk, *id, data)).transpose()?;
         values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
@@ -292,7 +299,7 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64
         );
         tx.db.run(sql, values).await?;
     }
-    deliveries::insert(tx, instance_pk, &rows).await?;
+    deliveries::insert(tx, &rows, deliveries::Trigger::Event).await?;
     numbers.sort_unstable();
     Ok(numbers)
 }

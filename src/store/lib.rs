@@ -18,6 +18,7 @@ mod events;
 mod instances;
 mod jobs;
 mod keys;
+mod retention;
 mod seal;
 mod sql;
 mod store;
@@ -28,12 +29,16 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use deliveries::{Attempt, Delivery, DeliveryOutcome};
-pub use endpoints::{Endpoint, NewEndpoint};
+pub use deliveries::{Attempt, Delivery, DeliveryOutcome, Trigger};
+pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, NewDelivery, Verdict};
 pub use instances::Instance;
-pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
+pub use jobs::{
+    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
+    Settlement,
+};
 pub use keys::ApiKey;
+pub use retention::{Keep, Pruned};
 pub use seal::MasterKey;
 pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

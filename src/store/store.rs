@@ -39,6 +39,8 @@ pub struct StoreConfig {
     pub readers: u32,
     /// Connections that write, on Postgres; instances are spread over them. SQLite has one.
     pub writers: u32,
+    /// The most bytes that an SQLite database may take; 0: no limit.
+    pub max_size: u64,
 }
 
 impl std::fmt::Debug for StoreConfig {

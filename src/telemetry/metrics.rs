@@ -14,12 +14,26 @@ pub enum Kind {
 /// Every metric: its name, kind and meaning. A metric that is recorded elsewhere and missing here has no help text.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
+    ("kero_database_commands_total", Kind::Counter, "Writes that were handed to the database's writers."),
+    ("kero_database_commits_total", Kind::Counter, "Transactions that were committed."),
+    ("kero_database_statements_total", Kind::Counter, "Statements that were run, those that read included."),
+    ("kero_redis_requests_total", Kind::Counter, "Round trips to Redis that the work queue made."),
     ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
     ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
     (
         "kero_queue_polled_total",
         Kind::Counter,
         "Lanes that the pass over due rows woke; few compared with all sends while the queue is healthy.",
+    ),
+    ("kero_pruned_events_total", Kind::Counter, "Events that were kept long enough and deleted."),
+    ("kero_pruned_jobs_total", Kind::Counter, "Jobs that were kept long enough and deleted."),
+    ("kero_queue_claims_total", Kind::Counter, "Attempts that lanes began."),
+    ("kero_queue_depth", Kind::Gauge, "Sends that have not ended, by state and reason."),
+    ("kero_queue_oldest_seconds", Kind::Gauge, "Age of the oldest send that has not ended."),
+    (
+        "kero_queue_drift",
+        Kind::Gauge,
+        "Elements of the Redis lists that the last comparison with the database added or removed.",
     ),
     (
         "kero_queue_repairs_total",

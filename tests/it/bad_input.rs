@@ -69,7 +69,7 @@ async fn unknown_and_malformed_instances_are_problems_on_every_route() {
     {
         assert!(!open, "{path} is open");
         let body = Some(
-            json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x" })
+            json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x", "send_at": "2026-01-01T00:00:00Z" })
                 .to_string()
                 .into_bytes(),
         );

@@ -187,7 +187,7 @@ fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, sim
 }
 
 /// (device, recipient device, ratchet key, counter) names one message key: used twice, it breaks the encryption.
-fn counters_are_unique(ledger: &[LedgerLine], seed: u64) {
+pub fn counters_are_unique(ledger: &[LedgerLine], seed: u64) {
     let mut used = HashSet::new();
     for line in ledger {
         for message in &line.messages {

@@ -53,7 +53,8 @@ impl Common {
     /// The bare clients' store, like the gateway's.
     async fn store(&self, url: String) -> Store {
         let durability = if self.durability == "process" { Durability::Process } else { Durability::Power };
-        let config = StoreConfig { url, durability, master_key: MasterKey::generate(), readers: 4, writers: 4 };
+        let config =
+            StoreConfig { url, durability, master_key: MasterKey::generate(), readers: 4, writers: 4, max_size: 0 };
         Store::open(config).await.expect("the store opens")
     }
 

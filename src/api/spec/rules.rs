@@ -21,6 +21,7 @@ fn parameter(place: &str, name: &str) -> Option<Value> {
         ("header", "Idempotency-Key") => {
             json!({ "type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "maxLength": 255 })
         }
+        ("query", "since" | "until") => json!({ "type": "string", "format": "date-time" }),
         ("query", "cursor") => json!({ "type": "string", "format": "cursor" }),
         _ => return None,
     })

@@ -213,6 +213,7 @@ impl Gateway {
         let handle = self.handle(id)?;
         handle.ask(Command::Delete { logout_wait: DELETE_LOGOUT_WAIT }).await?;
         self.inner.instances.remove(&handle);
+        self.inner.load.forget(handle.pk);
         self.inner.fanout.endpoints_changed(handle.pk);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::LaneKey;
 use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
+use super::limits::Limits;
 use crate::Gateway;
 use crate::instances::View;
 use futures_util::FutureExt;
@@ -85,6 +86,7 @@ pub(super) struct LaneContext {
     pub id: InstanceId,
     pub view: watch::Receiver<View>,
     pub acks: Arc<Acks>,
+    pub limits: Arc<Limits>,
 }
 
 pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Receiver<View>) -> Lane {
@@ -98,6 +100,7 @@ pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Re
         id: instance.id.clone(),
         view,
         acks: lane.acks.clone(),
+        limits: Limits::new(gateway.config(), Timestamp::now()),
     };
     gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
     lane
@@ -110,6 +113,8 @@ struct Ready {
     known: HashSet<LaneKey>,
     /// Turns left in this round, by class.
     credit: [u32; 3],
+    /// Ready keys whose first job says that it waits for the instance's rate.
+    marked: HashSet<LaneKey>,
     /// Keys that are ready or running, as others see them.
     busy: Arc<Mutex<HashSet<LaneKey>>>,
 }
@@ -152,7 +157,20 @@ impl Ready {
         self.credit[index] -= 1;
         let key = self.queues[index].pop_front()?;
         self.known.remove(&key);
+        self.marked.remove(&key);
         Some(key)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Ready keys that were not marked before, by class.
+    fn mark(&mut self) -> Vec<LaneKey> {
+        let keys: Vec<LaneKey> =
+            self.queues.iter().flatten().filter(|key| !self.marked.contains(key)).cloned().collect();
+        self.marked.extend(keys.iter().cloned());
+        keys
     }
 }
 
@@ -177,13 +195,21 @@ async fn run(
             attempt::take_up(&context, current.epoch).await;
             add_all(&context, &mut ready).await;
         }
-        while online && running.len() < limit {
+        let mut limited = None;
+        while online && running.len() < limit && !ready.is_empty() {
+            let leave = match context.limits.leave(Timestamp::now()) {
+                Ok(leave) => leave,
+                Err(at) => {
+                    limited = Some(at);
+                    break;
+                }
+            };
             let Some(key) = ready.take() else { break };
             running.insert(key.clone(), false);
             let context = context.clone();
             turns.spawn(async move {
                 // a turn that panics must not keep its chat: the row says what is left to do
-                let turn = AssertUnwindSafe(attempt::turn(&context, &key)).catch_unwind().await;
+                let turn = AssertUnwindSafe(attempt::turn(&context, &key, leave)).catch_unwind().await;
                 let end = turn.unwrap_or_else(|_| TurnEnd::At(Timestamp::now().after(AFTER_PANIC)));
                 (key, end)
             });
@@ -191,7 +217,13 @@ async fn run(
         if stopping.is_cancelled() && turns.is_empty() {
             return;
         }
-        let next_timer = timers.keys().next().copied();
+        if let Some(at) = limited {
+            let keys = ready.mark();
+            if !keys.is_empty() {
+                context.gateway.inner.tasks.spawn(attempt::mark_limited(context.clone(), keys, at));
+            }
+        }
+        let next_timer = timers.keys().next().copied().into_iter().chain(limited).min();
         let timer = async {
             match next_timer {
                 Some(at) => tokio::time::sleep(Timestamp::now().until(at)).await,

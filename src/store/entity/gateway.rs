@@ -61,6 +61,9 @@ entity! { "jobs", jobs {
     created_at: i64,
     updated_at: i64,
     ended_at: Option<i64>,
+    retries: i32,
+    attempts_before: i32,
+    discarded_at: Option<i64>,
 } }
 
 entity! { "idempotency", idempotency {
@@ -96,8 +99,19 @@ entity! { "endpoints", endpoints {
     instance_pk: Option<i64>,
     url: String,
     events: String,
+    narrow: String,
+    headers: Option<Vec<u8>>,
     secret: Option<Vec<u8>>,
+    old_secrets: Option<Vec<u8>>,
+    signing_key: Option<Vec<u8>>,
+    ordering: String,
+    rate_limit: Option<i32>,
+    timeout_ms: Option<i64>,
+    schedule: Option<String>,
     enabled: bool,
+    disabled_reason: Option<String>,
+    disabled_at: Option<i64>,
+    failing_since: Option<i64>,
     created_at: i64,
     updated_at: i64,
 } }
@@ -111,8 +125,12 @@ entity! { "deliveries", deliveries {
     order_key: String,
     state: String,
     head: bool,
+    priority: i16,
     attempts: i32,
+    uncounted: i32,
+    triggered_by: String,
     next_at: i64,
+    request: Option<Vec<u8>>,
     created_at: i64,
     updated_at: i64,
 } }
@@ -123,8 +141,13 @@ entity! { "attempts", attempts {
     #[sea_orm(primary_key, auto_increment = false)]
     n: i32,
     started_at: i64,
+    triggered_by: String,
     http_status: Option<i32>,
     error: Option<String>,
+    dns_ms: Option<i64>,
+    connect_ms: Option<i64>,
+    first_byte_ms: Option<i64>,
     total_ms: i64,
+    next_at: Option<i64>,
     response_head: Option<Vec<u8>>,
 } }
