@@ -1,6 +1,7 @@
 //! Whether a JSON value is what a schema says, and where not, as JSON pointers: poem-openapi's own texts name no place
 //! and quote the value, and its texts take numbers and booleans.
 
+use crate::wire::time::SECONDS;
 use kero_domain::fault::FieldError;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::Type;
@@ -99,6 +100,9 @@ fn complaint(schema: &MetaSchema, value: &Value) -> Option<String> {
         }
         (Some(length), _) if most.is_some_and(|most| length > most) => {
             Some(format!("must have at most {}", most.unwrap_or_default()))
+        }
+        (_, Some(number)) if is_time(schema) && !(SECONDS.0 as f64..=SECONDS.1 as f64).contains(&number) => {
+            Some("is not a time between the years 0 and 9999".to_owned())
         }
         (_, Some(number)) if schema.minimum.is_some_and(|least| number < least) => Some("is too small".to_owned()),
         (_, Some(number)) if schema.maximum.is_some_and(|most| number > most) => Some("is too large".to_owned()),

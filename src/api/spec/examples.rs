@@ -101,9 +101,14 @@ impl Read<'_> {
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
             let target = reference.rsplit('/').next().unwrap_or_default();
             let written = |key: &str| WRITTEN["objects"].get(key).cloned();
-            return written(&format!("{target} {}", side.status))
-                .or_else(|| written(target))
-                .or_else(|| self.value(self.schemas.get(target)?, name, side, depth + 1));
+            let target_schema = self.schemas.get(target)?;
+            return match written(&format!("{target} {}", side.status)).or_else(|| written(target)) {
+                Some(mut example) => {
+                    self.complete(target_schema, &mut example, side, depth + 1);
+                    Some(example)
+                }
+                None => self.value(target_schema, name, side, depth + 1),
+            };
         }
         if let Some(own) = schema.get("example").or_else(|| schema.get("default")) {
             return Some(own.clone());
@@ -132,6 +137,23 @@ impl Read<'_> {
                 _ => written.cloned().unwrap_or_else(|| name.replace('_', " ").into()),
             },
         })
+    }
+
+    /// Adds the members that an object must have and that were not written down: it got them later.
+    fn complete(&self, schema: &Value, example: &mut Value, side: Side<'_>, depth: usize) {
+        let Some(members) = example.as_object_mut() else { return };
+        let required: Vec<&str> =
+            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        for (name, member) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            if let Some(own) = members.get_mut(name) {
+                let target = member.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+                self.complete(target.and_then(|name| self.schemas.get(name)).unwrap_or(member), own, side, depth + 1);
+            } else if required.contains(&name.as_str())
+                && let Some(value) = self.value(member, name, side, depth + 1)
+            {
+                members.insert(name.clone(), value);
+            }
+        }
     }
 
     fn object(&self, schema: &Value, side: Side<'_>, depth: usize) -> Value {

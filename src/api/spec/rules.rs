@@ -7,9 +7,6 @@ use super::SpecVersion;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// The largest and smallest moment in Unix seconds that is taken: the years 0 to 9999.
-const SECONDS: (i64, i64) = (-62_167_219_200, 253_402_300_799);
-
 /// The schema of a parameter, by its place and name.
 fn parameter(place: &str, name: &str) -> Option<Value> {
     let instance_id = || json!({ "type": "string", "pattern": crate::wire::slug::PATTERN, "maxLength": 64 });
@@ -80,7 +77,7 @@ fn lenient(member: &mut Map<String, Value>, optional: bool) {
     let Some(Value::String(kind)) = member.get("type").cloned() else { return };
     let mut kinds = vec![kind];
     let limits = match member.get("format").and_then(Value::as_str) {
-        Some("date-time") => Some(SECONDS),
+        Some("date-time") => Some(crate::wire::time::SECONDS),
         // as many digits as a number can have
         Some("phone-number" | "whatsapp-address") => Some((10_000, 999_999_999_999_999)),
         _ => None,
