@@ -26,7 +26,8 @@ const HEADERS: &[(&str, bool, &str)] = &[
         "webhook-signature",
         false,
         "With a secret: `v1,` and base64 of HMAC-SHA256 over `webhook-id.webhook-timestamp.body` (Standard Webhooks). \
-         A secret `whsec_…` is base64 key material; another one is taken as its bytes.",
+         A secret `whsec_…` is base64 key material; another one is taken as its bytes. While a secret is being replaced \
+         the header lists a signature of each, with a space between; with an ed25519 key also `v1a,` and its signature.",
     ),
     ("X-Webhook-Signature", false, "With a secret: the lower-case hex HMAC-SHA256 of the body."),
     ("X-Hub-Signature-256", false, "With a secret: `sha256=` and the same."),
