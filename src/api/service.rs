@@ -4,7 +4,9 @@ use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
 use crate::dead_letters::DeadLettersApi;
+use crate::deliveries::DeliveriesApi;
 use crate::docs;
+use crate::endpoints::EndpointsApi;
 use crate::events::EventsApi;
 use crate::frame::Frame;
 use crate::handle::Handle;
@@ -22,8 +24,19 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations =
-    (InstancesApi, PairingApi, MessagesApi, JobsApi, DeadLettersApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+type Operations = (
+    InstancesApi,
+    PairingApi,
+    MessagesApi,
+    JobsApi,
+    DeadLettersApi,
+    WebhookApi,
+    EndpointsApi,
+    DeliveriesApi,
+    EventsApi,
+    QueueApi,
+    SystemApi,
+);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
@@ -35,6 +48,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         JobsApi { handle: handle() },
         DeadLettersApi { handle: handle() },
         WebhookApi { handle: handle() },
+        EndpointsApi { handle: handle() },
+        DeliveriesApi { handle: handle() },
         EventsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },

@@ -3,6 +3,8 @@
 //! `None` is left out, never `null`; lists are `[]`, never `null`. Further members may come: clients must ignore
 //! members that they do not know.
 
+pub(crate) mod delivery;
+pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub(crate) mod job;

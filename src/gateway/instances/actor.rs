@@ -410,6 +410,8 @@ impl Actor {
                 if let Err(error) = self.gateway.store().forget_device(self.pk, self.epoch).await {
                     tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "the device was not forgotten");
                 }
+                // with the new epoch, which the lane writes under
+                self.publish_view();
                 self.lane.fail_all();
             }
             Action::StoreWanted(wanted) => {

@@ -200,8 +200,8 @@ impl Gateway {
             let events = current.map(|endpoint| endpoint.events.names()).unwrap_or_default();
             let webhook = new_endpoint(self, PutWebhook { url, events, secret: None, enabled: true })
                 .map_err(|fault| rename_pointer(fault, "/url", "/webhook_url"))?;
-            self.store().put_webhook(instance.pk, webhook).await.map_err(fault)?;
-            self.inner.fanout.endpoints_changed(instance.pk);
+            let stored = self.store().put_webhook(instance.pk, webhook).await.map_err(fault)?;
+            self.endpoint_changed(Some(instance.pk), stored.id);
         }
         let name = update.name.map(|name| (!name.is_empty()).then_some(name));
         self.store().update_instance(instance.pk, name, update.sync_history).await.map_err(fault)?;

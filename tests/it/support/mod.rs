@@ -1,14 +1,15 @@
 //! What every test stands on: a simulated WhatsApp, a real `kero` process, a webhook sink.
 
 mod gateway;
+pub mod hostile;
 mod postgres;
 mod redis;
 mod sink;
 
-pub use gateway::{KEY, Kero, Options};
+pub use gateway::{Answer, KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
-pub use sink::{Behaviour, Sink};
+pub use sink::{Behaviour, Received, Sink};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;
