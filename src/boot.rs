@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig, Retention};
+use kero_gateway::{BreakerConfig, DeliveryConfig, Gateway, GatewayConfig, Retention};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -239,6 +239,14 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             max_response: config.delivery.max_response,
             max_payload: config.delivery.max_payload,
             public_url: config.http.public_url.clone(),
+            breaker: BreakerConfig {
+                percent: config.delivery.breaker_percent,
+                least: config.delivery.breaker_least,
+                open: config.delivery.breaker_open,
+                ceiling: config.delivery.breaker_ceiling,
+            },
+            disable_after: config.delivery.disable_after,
+            max_endpoints: config.delivery.max_endpoints,
         },
         keep_raw: config.events.keep_raw,
         redis_url: config.redis_url.clone(),

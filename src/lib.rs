@@ -45,8 +45,9 @@
 //!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
 //! 3. The *fan-out* takes pending events in order, gives each the instance's next sequence number and writes one delivery
 //!    row per endpoint that wants it, in one commit.
-//! 4. **gateway/delivery** posts the heads of each chat in order: guarded against private addresses, signed twice
-//!    (Kero-Kero's header and Standard Webhooks), retried for days, then dead.
+//! 4. **gateway/delivery** posts the deliveries of each chat in order: guarded against private addresses, signed
+//!    (Kero-Kero's headers and Standard Webhooks), retried for days, then dead. A breaker leaves alone what only fails,
+//!    and slow endpoints use places of their own, so that they hold up nobody else.
 //! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something; the streams
 //!    (`…/events/stream`, `…/ws`) follow it. They are woken by the fan-out and read from the database, so a slow reader
 //!    costs one part of memory and misses nothing.
@@ -81,6 +82,8 @@
 //! - **Acknowledged messages ⊆ committed events.** Nothing runs in the commit of an incoming message but the commit.
 //!   (What the library acknowledges before we see it is best effort; the README lists it.)
 //! - **Accepting a send does no WhatsApp I/O.** A `202` never waits for a network but the database's.
+//! - **A delivery has one id and one body** over all its tries, replays included; it may arrive twice, never changed.
+//! - **An endpoint that is down costs the others nothing**: no look-up, no shared place, and itself no try.
 //! - **Redis holds nothing that is nowhere else.** Flushing it loses nothing.
 //! - **An instance has one owner.** Every write for it carries the owner's epoch; a process that lost the instance cannot
 //!   write for it. The data folder is locked as long as a process runs.

@@ -4,7 +4,9 @@ use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
 use crate::dead_letters::DeadLettersApi;
+use crate::deliveries::DeliveriesApi;
 use crate::docs;
+use crate::endpoints::EndpointsApi;
 use crate::events::EventsApi;
 use crate::frame::Frame;
 use crate::handle::Handle;
@@ -30,6 +32,8 @@ type Operations = (
     JobsApi,
     DeadLettersApi,
     WebhookApi,
+    EndpointsApi,
+    DeliveriesApi,
     EventsApi,
     StreamApi,
     QueueApi,
@@ -46,6 +50,8 @@ pub(crate) fn service(handle: &Handle, tickets: &Tickets, config: &ApiConfig) ->
         JobsApi { handle: handle() },
         DeadLettersApi { handle: handle() },
         WebhookApi { handle: handle() },
+        EndpointsApi { handle: handle() },
+        DeliveriesApi { handle: handle() },
         EventsApi { handle: handle(), tickets: tickets.clone() },
         StreamApi::new(handle(), config),
         QueueApi { handle: handle() },

@@ -17,6 +17,10 @@ pub(crate) enum Tag {
     DeadLetters,
     /// The URL that receives an instance's events.
     Webhook,
+    /// Several URLs that receive events, each with its own filter, secret and order; the webhook is the first of them.
+    Endpoints,
+    /// What was delivered where, when and how, and once more.
+    Deliveries,
     /// The journal of an instance's events, to read or to catch up.
     Events,
     /// What waits.

@@ -185,6 +185,15 @@ pub struct Delivery {
     pub per_endpoint: usize,
     pub max_response: usize,
     pub max_payload: usize,
+    pub max_endpoints: u64,
+    pub breaker_percent: u32,
+    pub breaker_least: u32,
+    #[serde(with = "humantime_serde")]
+    pub breaker_open: Duration,
+    #[serde(with = "humantime_serde")]
+    pub breaker_ceiling: Duration,
+    #[serde(with = "humantime_serde")]
+    pub disable_after: Duration,
 }
 
 /// The log on standard error.

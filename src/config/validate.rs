@@ -101,6 +101,13 @@ pub fn validate(config: &Config) -> Vec<String> {
     check(config.delivery.timeout >= Duration::from_millis(100), "delivery.timeout: must be 100 ms or more");
     check(config.delivery.timeout <= Duration::from_secs(30), "delivery.timeout: must be 30 s or less");
     check(config.delivery.max_payload >= 4096, "delivery.max_payload: must be 4096 or more");
+    check(config.delivery.max_endpoints >= 1, "delivery.max_endpoints: must be 1 or more");
+    check((1..=100).contains(&config.delivery.breaker_percent), "delivery.breaker_percent: must lie between 1 and 100");
+    check(config.delivery.breaker_least >= 1, "delivery.breaker_least: must be 1 or more");
+    check(
+        !config.delivery.breaker_open.is_zero() && config.delivery.breaker_open <= config.delivery.breaker_ceiling,
+        "delivery.breaker_open: must be longer than zero and not longer than delivery.breaker_ceiling",
+    );
     check(config.delivery.concurrency >= 1, "delivery.concurrency: must be 1 or more");
     check(config.delivery.per_endpoint >= 1, "delivery.per_endpoint: must be 1 or more");
     check(

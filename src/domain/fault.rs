@@ -46,10 +46,12 @@ faults! {
     NotFound = "not-found", 404, Caller, "There is nothing at this path.";
     InstanceNotFound = "instance-not-found", 404, Caller, "There is no such instance.";
     WebhookNotFound = "webhook-not-found", 404, Caller, "The instance has no webhook.";
+    EndpointNotFound = "endpoint-not-found", 404, Caller, "There is no such endpoint.";
+    DeliveryNotFound = "delivery-not-found", 404, Caller, "There is no such delivery.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
     EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
-    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show; connect the instance first.";
+    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
     NotAcceptable = "not-acceptable", 406, Caller, "None of the accepted media types can be given.";
@@ -58,6 +60,7 @@ faults! {
     InstanceNotConnected = "instance-not-connected", 409, Transient, "The instance is not connected to WhatsApp.";
     InstanceNotPaired = "instance-not-paired", 409, Permanent, "The instance is not paired with a phone, or was logged out.";
     InstanceAlreadyPaired = "instance-already-paired", 409, Caller, "The instance is already paired; log it out first.";
+    EndpointLimit = "endpoint-limit", 409, Caller, "There are as many endpoints as there may be; delete one first.";
     CorrelationIdTaken = "correlation-id-taken", 409, Caller, "Another job of this instance has this correlation id.";
     SendInProgress = "send-in-progress", 409, Transient, "A send with this idempotency key is still running.";
     JobNotCancellable = "job-not-cancellable", 409, Caller, "The job has already begun or ended.";

@@ -18,6 +18,7 @@ pub mod time;
 
 pub use address::Address;
 pub use content::Content;
+pub use endpoint::DeliveryState;
 pub use event::{EventKind, NewEvent};
 pub use fault::{Class, Fault, FaultCode};
 pub use ids::{ApiKeyId, CorrelationId, DeliveryId, EndpointId, EventId, IdError, InstanceId, JobId, MessageId};

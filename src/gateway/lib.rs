@@ -6,7 +6,9 @@
 
 mod crash;
 mod dead_letters;
+mod deliveries;
 pub mod delivery;
+mod endpoints;
 mod errors;
 pub mod events;
 mod health;
@@ -20,7 +22,8 @@ mod webhooks;
 pub mod worker;
 
 pub use dead_letters::{LetterFilter, Retried};
-pub use delivery::DeliveryConfig;
+pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
+pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
 pub use events::{Ended, EventPage, Follow, Follower};
 pub use health::{Health, RedisHealth};
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};

@@ -5,14 +5,13 @@ use crate::entity::events::{Column, Entity, Model};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::{placeholders, tuples, values};
-use crate::writer::{Answer, Fence, Op, Tx, work};
+use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 use serde_json::Value as Json;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 const PENDING: i16 = 0;
@@ -217,15 +216,9 @@ impl Store {
         epoch: i64,
         items: Vec<FanOut>,
     ) -> Result<Vec<(i64, i64)>, StoreError> {
-        let items = Arc::new(items);
         let fence = Some(Fence { pk: instance_pk, epoch });
-        self.submit(instance_pk, fence, self.configured(), |answer| {
-            Op::Run(work(answer, move |tx| {
-                let items = Arc::clone(&items);
-                Box::pin(async move { fan_out(tx, instance_pk, &items).await })
-            }))
-        })
-        .await
+        let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items, answer }));
+        self.submit(instance_pk, fence, self.configured(), op).await
     }
 
     pub(crate) async fn read_events(&self, rows: Vec<Model>) -> Result<Vec<Event>, StoreError> {
@@ -252,73 +245,131 @@ impl Store {
     }
 }
 
-async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64, i64)>, StoreError> {
-    if items.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = format!(
-        "SELECT pk, id, kind, order_key, fanout, seq FROM events WHERE instance_pk = $1 AND pk IN ({})",
-        placeholders(1, items.len())
-    );
-    let mut values = values![instance_pk];
-    values.extend(items.iter().map(|item| Value::from(item.event_row)));
-    let mut pending: HashMap<i64, (Uuid, EventKind, String)> = HashMap::new();
-    let mut numbers = Vec::new();
-    for row in tx.db.all(sql, values).await? {
-        let pk: i64 = row.try_get("", "pk")?;
-        if row.try_get::<i16>("", "fanout")? == PENDING {
-            let kind = word("event kind", &row.try_get::<String>("", "kind")?)?;
-            pending.insert(pk, (row.try_get("", "id")?, kind, row.try_get("", "order_key")?));
-        } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
-            numbers.push((pk, seq));
-        }
-    }
-    let mut items: Vec<&FanOut> = items.iter().collect();
-    items.retain(|item| pending.contains_key(&item.event_row));
-    let shown = items.iter().filter(|item| item.verdict != Verdict::Drop).count() as i64;
-    let mut seq = take_numbers(tx, instance_pk, shown).await?;
+/// The command that ends the fan-out of one instance's events.
+pub(crate) struct Spread {
+    instance_pk: i64,
+    items: Vec<FanOut>,
+    pub answer: Answer<Vec<(i64, i64)>>,
+}
 
-    let mut values = Vec::new();
-    let mut rows = Vec::new();
-    for item in &items {
-        let Some((id, kind, order_key)) = pending.get(&item.event_row) else { continue };
-        let dropped = item.verdict == Verdict::Drop;
-        let number = (!dropped).then_some(seq);
-        if let Some(number) = number {
-            seq += 1;
-            numbers.push((item.event_row, number));
-            rows.extend(item.deliveries.iter().map(|delivery| deliveries::Row {
+/// An event that waits for its fan-out.
+struct Waiting {
+    id: Uuid,
+    instance_pk: i64,
+    kind: EventKind,
+    order_key: String,
+}
+
+/// Runs the fan-outs of a group as one.
+pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), StoreError> {
+    let rows: Vec<i64> = spreads.iter().flat_map(|spread| spread.items.iter().map(|item| item.event_row)).collect();
+    let (mut waiting, numbered) = if rows.is_empty() { Default::default() } else { read_waiting(tx, rows).await? };
+    // an event that is there twice is taken once
+    let plans: Vec<(i64, Vec<(&FanOut, Waiting)>)> = spreads
+        .iter()
+        .map(|spread| {
+            let mut take =
+                |item: &FanOut| waiting.remove(&item.event_row).filter(|event| event.instance_pk == spread.instance_pk);
+            let items = spread.items.iter().filter_map(|item| take(item).map(|event| (item, event))).collect();
+            (spread.instance_pk, items)
+        })
+        .collect();
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
+    for (pk, items) in &plans {
+        let shown = items.iter().filter(|(item, _)| item.verdict != Verdict::Drop).count() as i64;
+        *counts.entry(*pk).or_default() += shown;
+    }
+    let mut next = take_numbers(tx, counts).await?;
+
+    let (mut values, mut deliveries, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for (pk, items) in plans {
+        let mut numbers = Vec::new();
+        for (item, event) in items {
+            let dropped = item.verdict == Verdict::Drop;
+            let number = match next.get_mut(&pk) {
+                Some(seq) if !dropped => {
+                    *seq += 1;
+                    Some(*seq - 1)
+                }
+                _ => None,
+            };
+            numbers.extend(number.map(|number| (item.event_row, number)));
+            let data = item.data.clone().map(|data| seal(&tx.sealer, pk, event.id, data)).transpose()?;
+            values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
+            deliveries.extend(item.deliveries.iter().filter(|_| !dropped).map(|delivery| deliveries::Row {
                 event_pk: item.event_row,
-                instance_pk,
-                order_key: order_key.clone(),
-                kind: *kind,
+                instance_pk: pk,
+                order_key: event.order_key.clone(),
+                kind: event.kind,
                 delivery: delivery.clone(),
             }));
         }
-        let data = item.data.clone().map(|data| seal(&tx.sealer, instance_pk, *id, data)).transpose()?;
-        values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
+        answers.push(numbers);
     }
-    if !items.is_empty() {
+    let count = values.len() / 4;
+    if count > 0 {
         let sql = format!(
             // what a hook changed or took away must not come back through the message as it was
             "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data),
              raw = CASE WHEN v.column4 IS NULL AND v.column2 IS NOT NULL THEN events.raw END
              FROM (VALUES {}) AS v WHERE events.pk = v.column1",
-            tuples(0, items.len(), 4)
+            tuples(0, count, 4)
         );
         tx.db.run(sql, values).await?;
     }
-    deliveries::insert(tx, &rows, deliveries::Trigger::Event).await?;
-    numbers.sort_unstable();
-    Ok(numbers)
+    deliveries::insert(tx, &deliveries, deliveries::Trigger::Event).await?;
+    for (spread, mut numbers) in spreads.into_iter().zip(answers) {
+        let before =
+            spread.items.iter().filter_map(|item| numbered.get(&item.event_row).map(|seq| (item.event_row, *seq)));
+        numbers.extend(before);
+        numbers.sort_unstable();
+        spread.answer.set(numbers);
+    }
+    Ok(())
 }
 
-/// The first of `count` numbers, which nobody else gets.
-async fn take_numbers(tx: &Tx, instance_pk: i64, count: i64) -> Result<i64, StoreError> {
-    if count == 0 {
-        return Ok(0);
+/// Of these events: those that wait, and the numbers of those that do not.
+async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>, HashMap<i64, i64>), StoreError> {
+    let (mut waiting, mut numbered) = (HashMap::new(), HashMap::new());
+    let sql = format!(
+        "SELECT pk, id, instance_pk, kind, order_key, fanout, seq FROM events WHERE pk IN ({})",
+        placeholders(0, rows.len())
+    );
+    for row in tx.db.all(sql, rows.into_iter().map(Value::from).collect()).await? {
+        let pk: i64 = row.try_get("", "pk")?;
+        if row.try_get::<i16>("", "fanout")? == PENDING {
+            let event = Waiting {
+                id: row.try_get("", "id")?,
+                instance_pk: row.try_get("", "instance_pk")?,
+                kind: word("event kind", &row.try_get::<String>("", "kind")?)?,
+                order_key: row.try_get("", "order_key")?,
+            };
+            waiting.insert(pk, event);
+        } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
+            numbered.insert(pk, seq);
+        }
     }
-    let sql = "UPDATE instances SET next_seq = next_seq + $1 WHERE pk = $2 RETURNING next_seq";
-    let row = tx.db.one(sql, values![count, instance_pk]).await?.ok_or(StoreError::NotFound)?;
-    Ok(row.try_get::<i64>("", "next_seq")? - count)
+    Ok((waiting, numbered))
+}
+
+/// The first of as many numbers as each instance needs, which nobody else gets.
+async fn take_numbers(tx: &Tx, mut counts: BTreeMap<i64, i64>) -> Result<HashMap<i64, i64>, StoreError> {
+    counts.retain(|_, count| *count > 0);
+    if counts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "UPDATE instances SET next_seq = instances.next_seq + v.column2 FROM (VALUES {}) AS v
+         WHERE instances.pk = v.column1 RETURNING instances.pk, instances.next_seq",
+        tuples(0, counts.len(), 2)
+    );
+    let values = counts.iter().flat_map(|(pk, count)| values![*pk, *count]).collect();
+    let mut first = HashMap::new();
+    for row in tx.db.all(sql, values).await? {
+        let pk: i64 = row.try_get("", "pk")?;
+        let count = counts.remove(&pk).ok_or(StoreError::NotFound)?;
+        first.insert(pk, row.try_get::<i64>("", "next_seq")? - count);
+    }
+    // an instance that is gone; run by itself, its command fails alone
+    if counts.is_empty() { Ok(first) } else { Err(StoreError::NotFound) }
 }

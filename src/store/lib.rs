@@ -31,7 +31,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use deliveries::{Attempt, Delivery, DeliveryOutcome, Trigger};
+pub use deliveries::{
+    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger,
+};
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, NewDelivery, Verdict};

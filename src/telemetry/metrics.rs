@@ -14,11 +14,26 @@ pub enum Kind {
 /// Every metric: its name, kind and meaning. A metric that is recorded elsewhere and missing here has no help text.
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
+    ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event, by endpoint and outcome."),
+    ("kero_delivery_blocked_total", Kind::Counter, "Requests that the guard refused to make, by reason."),
+    ("kero_delivery_breaker_state", Kind::Gauge, "An endpoint's breaker: 0 closed, 1 half open, 2 open."),
+    ("kero_delivery_lag_seconds", Kind::Histogram, "From an event's fan-out to its delivery."),
+    ("kero_delivery_oldest_pending_seconds", Kind::Gauge, "How long the oldest delivery waits, by endpoint."),
+    ("kero_delivery_pending", Kind::Gauge, "Deliveries that wait, by endpoint."),
+    (
+        "kero_delivery_seconds",
+        Kind::Histogram,
+        "Parts of an exchange with an endpoint: dns, connect, first_byte, total.",
+    ),
+    (
+        "kero_delivery_unrecorded_total",
+        Kind::Counter,
+        "Tries whose outcome could not be stored; they are repeated under the same webhook-id.",
+    ),
     ("kero_database_commands_total", Kind::Counter, "Writes that were handed to the database's writers."),
     ("kero_database_commits_total", Kind::Counter, "Transactions that were committed."),
     ("kero_database_statements_total", Kind::Counter, "Statements that were run, those that read included."),
     ("kero_redis_requests_total", Kind::Counter, "Round trips to Redis that the work queue made."),
-    ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
     ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
     (
         "kero_queue_polled_total",

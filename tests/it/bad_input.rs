@@ -27,6 +27,9 @@ async fn operations(kero: &Kero) -> Vec<(Method, String, bool)> {
 fn fill(path: &str, instance: &str) -> String {
     path.replace("{instance_id}", instance)
         .replace("{correlation_id}", "none")
+        .replace("{endpoint_id}", "019ab000-0000-7000-8000-000000000000")
+        .replace("{delivery_id}", "none")
+        .replace("{event_id}", "019ab000-0000-7000-8000-000000000000")
         .replace("{id}", instance)
         .replace("{code}", "nothing")
 }

@@ -1,7 +1,7 @@
 //! Every kind of event that a simulated WhatsApp can cause: it happens, and what the webhook gets is what the document
 //! says, with no member that the document does not name.
 
-use crate::support::{Foreign, Kero, Sink, eventually, person, simulator};
+use crate::support::{Behaviour, Foreign, Kero, Sink, eventually, person, simulator};
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -497,5 +497,18 @@ async fn sync_progress() {
     stage.event("sync_progress", "it begins", |data| data["percentage"] == 0 && data["messages"] == 3).await;
     stage.event("sync_progress", "it is done", |data| data["percentage"] == 100 && data["count"].is_number()).await;
     stage.event("message", "the last of them", |data| data["text"] == "missed 2").await;
+    stage.check_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoint() {
+    let stage = Stage::new(11).await;
+    let leaving = Sink::start().await;
+    leaving.behave(Behaviour::Status(410));
+    let made = stage.kero.post("/instances/a/endpoints", json!({ "url": leaving.url, "events": ["message"] })).await;
+    let made = made.expect(201);
+    stage.simulator.send_text(&stage.peer, &stage.phone, "go away").await.unwrap();
+    let gone = stage.event("endpoint", "it is disabled", |data| data["status"] == "disabled").await;
+    assert_eq!((&gone["endpoint_id"], &gone["reason"]), (&made["data"]["id"], &"gone".into()));
     stage.check_all();
 }

@@ -122,3 +122,34 @@ async fn libraries_of_two_languages_accept_what_is_genuine_and_nothing_else() {
         assert!(javascript.verify(secret, &received).await.is_err(), "{received:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_secret_is_replaced_both_are_good_in_both_languages() {
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    let sink = Sink::start().await;
+    kero.create("a").await;
+    let made = kero.post("/instances/a/endpoints", json!({ "url": sink.url })).await.expect(201)["data"].clone();
+    let path = format!("/instances/a/endpoints/{}", made["id"].as_str().unwrap());
+    let old = made["secret"].as_str().unwrap().to_owned();
+    let sample = async || {
+        kero.post_empty(&format!("{path}/test")).await.expect(200);
+        sink.received().pop().unwrap()
+    };
+    let replace =
+        async |body: Value| kero.post(&format!("{path}/rotate-secret"), body).await.expect(200)["data"].clone();
+    let new = replace(json!({})).await["secret"].as_str().unwrap().to_owned();
+    let mut javascript = JavaScript::start();
+    let during = sample().await;
+    for secret in [&old, &new] {
+        rust(secret, &during).unwrap();
+        javascript.verify(secret, &during).await.unwrap();
+    }
+    replace(json!({ "secret": SECRET, "overlap_seconds": 0 })).await;
+    let after = sample().await;
+    rust(SECRET, &after).unwrap();
+    javascript.verify(SECRET, &after).await.unwrap();
+    for secret in [&old, &new] {
+        assert!(rust(secret, &after).is_err() && javascript.verify(secret, &after).await.is_err());
+    }
+}

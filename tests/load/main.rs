@@ -1,9 +1,10 @@
-//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async …`. They print rates,
+//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async|deliver …`. They print rates,
 //! CPU per piece of work and ratios; nothing here asserts a time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 mod asynchronous;
 mod bare;
+mod deliveries;
 mod stage;
 mod synchronous;
 
@@ -33,6 +34,8 @@ enum Benchmark {
         #[arg(long)]
         redis: Option<String>,
     },
+    /// Deliveries to a webhook against a raw POST loop, and from message to webhook against a bare client's callback.
+    Deliver(Common),
 }
 
 #[derive(Args)]
@@ -95,5 +98,6 @@ async fn main() {
         Benchmark::Async { common, instances, in_flight, redis } => {
             asynchronous::run(&common, instances, in_flight, redis.as_deref()).await;
         }
+        Benchmark::Deliver(common) => deliveries::run(&common).await,
     }
 }

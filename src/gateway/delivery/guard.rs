@@ -21,9 +21,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Names that are looked up at once. The system's resolver blocks a thread, for longer than we wait for it.
 const RESOLVING: usize = 64;
-/// Ports whose owners speak something that a request could be taken for.
-const OTHER_PROTOCOLS: &[u16] =
-    &[22, 23, 25, 110, 143, 465, 587, 993, 995, 1433, 3306, 5432, 5672, 6379, 9200, 11211, 27017];
+/// Ports where no web server listens, but something that a request could be taken for (the Fetch standard's list in
+/// short, and databases).
+const OTHER_PROTOCOLS: &[u16] = &[
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
+    532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1433, 1521, 1719, 1720, 1723, 2049, 3306, 3659,
+    4045, 5060, 5061, 5432, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6697, 9042, 9200, 10080, 11211, 27017,
+    5672,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
@@ -152,7 +158,7 @@ pub fn check_url(text: &str, networks: &[IpNet]) -> Result<Url, UrlError> {
         return Err(UrlError::Credentials);
     }
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(UrlError::Host)?;
-    if url.port().is_some_and(|port| port == 0 || OTHER_PROTOCOLS.contains(&port)) {
+    if url.port().is_some_and(|port| OTHER_PROTOCOLS.contains(&port)) {
         return Err(UrlError::Port);
     }
     // the parser has turned 0x7f.1, 2130706433 and full-width digits into dotted form already
@@ -234,6 +240,7 @@ impl<L: Lookup> Resolve for Guarded<L> {
             let usable = found.into_iter().filter(|address| opened(address) || !mixed);
             let addresses: Vec<SocketAddr> = usable.map(|address| SocketAddr::new(address, 0)).collect();
             if mixed && addresses.is_empty() {
+                metrics::counter!("kero_delivery_blocked_total", "reason" => "resolved").increment(1);
                 return Err(UrlError::Private.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)

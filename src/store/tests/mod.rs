@@ -2,6 +2,7 @@
 
 mod database;
 mod dead;
+mod deliveries;
 mod faults;
 mod journal;
 mod levels;

@@ -22,6 +22,8 @@ async fn hot_reads_use_their_indices() {
         ("lane", sql(jobs::read::lane(1, "x", Priority::Bulk).build(DbBackend::Sqlite)), "jobs_lane", false),
         ("in doubt", sql(jobs::read::sending(1).build(DbBackend::Sqlite)), "jobs_sending", false),
         ("due jobs", jobs::read::due(false), "jobs_due", true),
+        ("due deliveries", deliveries::claim_sql(false, 2), "deliveries_due", true),
+        ("lines", deliveries::claim_sql(false, 2), "deliveries_line", true),
         (
             "dead letters",
             sql(jobs::dead::dead(&crate::DeadFilter { instance_pk: Some(1), ..Default::default() })
@@ -30,14 +32,13 @@ async fn hot_reads_use_their_indices() {
             "jobs_dead",
             false,
         ),
-        ("due deliveries", deliveries::DUE.to_owned(), "deliveries_due", true),
         ("pending events", sql(events::pending(1).build(DbBackend::Sqlite)), "events_pending", false),
     ] {
         let plan = plan(&fixture, &sql).await;
         assert!(plan.contains(index), "{what}: {plan}");
         assert!(sorts || !plan.contains("TEMP B-TREE"), "{what} sorts: {plan}");
         for table in ["jobs", "deliveries", "events"] {
-            assert!(!plan.lines().any(|line| line == format!("SCAN {table}")), "{what}: {plan}");
+            assert!(!plan.lines().any(|line| line.starts_with(&format!("SCAN {table}"))), "{what}: {plan}");
         }
     }
 }

@@ -112,8 +112,8 @@ async fn events_go_when_everything_is_delivered(fixture: Fixture) {
             .collect();
         store.fan_out(a.pk, epoch, vec![FanOut { event_row: row, verdict, data: None, deliveries }]).await.unwrap();
         if delivered == Some(true) {
-            let attempt = super::journal::attempt(1);
-            store.record_attempt(delivery, attempt, DeliveryOutcome::Delivered).await.unwrap();
+            let attempt = super::deliveries::attempt(1);
+            assert!(store.record_attempt(a.pk, delivery, attempt, DeliveryOutcome::Delivered, None).await.unwrap());
         }
         id
     };

@@ -2,13 +2,14 @@
 
 mod foreign;
 mod gateway;
+pub mod hostile;
 mod postgres;
 mod redis;
 mod sink;
 mod stream;
 
 pub use foreign::Foreign;
-pub use gateway::{KEY, Kero, Options};
+pub use gateway::{Answer, KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Behaviour, Received, Sink};

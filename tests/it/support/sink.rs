@@ -8,12 +8,15 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
 pub struct Received {
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
+    /// How it was answered.
+    pub status: u16,
 }
 
 impl Received {
@@ -33,17 +36,20 @@ pub struct Sink {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     behaviour: Arc<Mutex<Behaviour>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Sink {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
-        let sink = Self { url, received: Arc::default(), behaviour: Arc::new(Mutex::new(Behaviour::Status(200))) };
+        let behaviour = Arc::new(Mutex::new(Behaviour::Status(200)));
+        let sink = Self { url, received: Arc::default(), behaviour, connections: Arc::default() };
         let serving = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let sink = serving.clone();
+                sink.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     let service = service_fn(move |request| {
                         let sink = sink.clone();
@@ -69,12 +75,17 @@ impl Sink {
             Err(_) => return Response::default(),
         };
         let Behaviour::Status(status) = *self.behaviour.lock().expect("behaviour");
-        self.received.lock().expect("received").push(Received { headers, body });
+        self.received.lock().expect("received").push(Received { headers, body, status });
         Response::builder().status(status).body(Full::default()).expect("an answer")
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock().expect("behaviour") = behaviour;
+    }
+
+    /// Connections that were opened so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn received(&self) -> Vec<Received> {

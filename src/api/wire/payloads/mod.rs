@@ -8,7 +8,7 @@ mod own;
 use super::members::Members;
 use messages::{EditData, MessageData, PollVoteData, ReactionData, RevokeData, UndecryptableData};
 use news::{CallData, ChatData, ContactData, GroupData, LabelData, NewsletterData, PresenceData, SyncProgressData};
-use own::{MessageAckData, PairingData, ReceiptData, StatusData};
+use own::{EndpointData, MessageAckData, PairingData, ReceiptData, StatusData};
 use poem_openapi::Object;
 use uuid::Uuid;
 
@@ -72,6 +72,8 @@ envelopes! {
     LabelEvent { LabelData }
     /// Posts of a newsletter changed.
     NewsletterEvent { NewsletterData }
+    /// An endpoint was disabled.
+    EndpointEvent { EndpointData }
     /// An event whose data is not described further.
     OtherEvent { Members }
 }
