@@ -82,6 +82,9 @@ fn says_what_is_wrong() {
 #[test]
 fn the_sample_of_the_authors_guide_is_a_manifest() {
     let guide = include_str!("../../plugins/README.md");
-    let samples = guide.split("```toml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap());
-    assert!(samples.map(|sample| Manifest::from_toml(sample).unwrap()).count() > 0);
+    let samples: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(!samples.is_empty());
+    for sample in samples {
+        Manifest::from_toml(sample).unwrap();
+    }
 }
