@@ -68,6 +68,8 @@ impl EndpointsApi {
     }
 
     /// Get an endpoint
+    ///
+    /// With its settings, and, where the gateway disabled it, why. Secrets and header values never come out.
     #[oai(path = "/instances/:instance_id/endpoints/:endpoint_id", method = "get", operation_id = "endpoint_get")]
     async fn get(
         &self,
@@ -186,6 +188,8 @@ impl EndpointsApi {
     }
 
     /// Create a global endpoint
+    ///
+    /// The events of every instance go there from now on, those of later instances too.
     #[oai(path = "/endpoints", method = "post", operation_id = "global_endpoint_create")]
     async fn create_global(
         &self,
@@ -196,6 +200,8 @@ impl EndpointsApi {
     }
 
     /// Get a global endpoint
+    ///
+    /// With its settings, and, where the gateway disabled it, why.
     #[oai(path = "/endpoints/:endpoint_id", method = "get", operation_id = "global_endpoint_get")]
     async fn get_global(
         &self,
@@ -209,6 +215,8 @@ impl EndpointsApi {
     }
 
     /// Change a global endpoint
+    ///
+    /// What is absent stays as it is. Enabling one that the gateway disabled delivers what waits.
     #[oai(path = "/endpoints/:endpoint_id", method = "patch", operation_id = "global_endpoint_update")]
     async fn update_global(
         &self,
@@ -221,6 +229,8 @@ impl EndpointsApi {
     }
 
     /// Delete a global endpoint
+    ///
+    /// With its deliveries and their log. Events stay in the journals.
     #[oai(path = "/endpoints/:endpoint_id", method = "delete", operation_id = "global_endpoint_delete")]
     async fn delete_global(
         &self,
@@ -234,6 +244,8 @@ impl EndpointsApi {
     }
 
     /// Replace a global endpoint's secret
+    ///
+    /// For a time both sign: `webhook-signature` lists a signature of each.
     #[oai(
         path = "/endpoints/:endpoint_id/rotate-secret",
         method = "post",
@@ -250,6 +262,8 @@ impl EndpointsApi {
     }
 
     /// Send a sample to a global endpoint
+    ///
+    /// At once, signed, and once only. It is no event of a journal; its `data.test` is true.
     #[oai(path = "/endpoints/:endpoint_id/test", method = "post", operation_id = "global_endpoint_test")]
     async fn test_global(
         &self,
@@ -264,6 +278,8 @@ impl EndpointsApi {
     }
 
     /// Replay to a global endpoint
+    ///
+    /// Dead deliveries of every instance are due again, and events that the endpoint never got are delivered at last.
     #[oai(path = "/endpoints/:endpoint_id/replay", method = "post", operation_id = "global_endpoint_replay")]
     async fn replay_global(
         &self,
@@ -318,7 +334,8 @@ async fn update(gateway: &Gateway, owner: Owner<'_>, id: &str, body: UpdateEndpo
 
 async fn rotate(gateway: &Gateway, owner: Owner<'_>, id: &str, body: RotateSecret) -> Result<Data<Endpoint>, Fault> {
     let id = endpoint(gateway, owner, id).await?;
-    let (secret, overlap) = (body.secret.map(SecretString::from), Duration::from_secs(body.overlap_seconds));
+    let (secret, overlap) =
+        (body.secret.map(|secret| SecretString::from(secret.0)), Duration::from_secs(body.overlap_seconds));
     let made = gateway.rotate_secret(owner, id, secret, overlap).await?;
     Ok(Data::new(Endpoint::shown_once(name(owner), made)))
 }

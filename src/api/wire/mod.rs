@@ -15,6 +15,7 @@ pub(crate) mod payloads;
 pub(crate) mod queue;
 pub(crate) mod recipient;
 pub(crate) mod said;
+pub(crate) mod secret;
 pub(crate) mod slug;
 pub(crate) mod system;
 pub(crate) mod time;
