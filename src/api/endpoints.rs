@@ -69,7 +69,7 @@ impl EndpointsApi {
 
     /// Get an endpoint
     ///
-    /// With its settings, and, where the gateway disabled it, why. Secrets and header values never come out.
+    /// Its settings, and why it is disabled if it is. Secrets and header values are never shown.
     #[oai(path = "/instances/:instance_id/endpoints/:endpoint_id", method = "get", operation_id = "endpoint_get")]
     async fn get(
         &self,
@@ -189,7 +189,7 @@ impl EndpointsApi {
 
     /// Create a global endpoint
     ///
-    /// The events of every instance go there from now on, those of later instances too.
+    /// It receives the events of every instance from now on. Needs a key for the whole gateway.
     #[oai(path = "/endpoints", method = "post", operation_id = "global_endpoint_create")]
     async fn create_global(
         &self,
@@ -201,7 +201,7 @@ impl EndpointsApi {
 
     /// Get a global endpoint
     ///
-    /// With its settings, and, where the gateway disabled it, why.
+    /// Its settings, and why it is disabled if it is. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "get", operation_id = "global_endpoint_get")]
     async fn get_global(
         &self,
@@ -216,7 +216,7 @@ impl EndpointsApi {
 
     /// Change a global endpoint
     ///
-    /// What is absent stays as it is. Enabling one that the gateway disabled delivers what waits.
+    /// What is absent stays as it is. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "patch", operation_id = "global_endpoint_update")]
     async fn update_global(
         &self,
@@ -230,7 +230,7 @@ impl EndpointsApi {
 
     /// Delete a global endpoint
     ///
-    /// With its deliveries and their log. Events stay in the journals.
+    /// With its deliveries and their log, of every instance. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "delete", operation_id = "global_endpoint_delete")]
     async fn delete_global(
         &self,
@@ -245,7 +245,7 @@ impl EndpointsApi {
 
     /// Replace a global endpoint's secret
     ///
-    /// For a time both sign: `webhook-signature` lists a signature of each.
+    /// For a time both sign, as with an endpoint of one instance. Needs a key for the whole gateway.
     #[oai(
         path = "/endpoints/:endpoint_id/rotate-secret",
         method = "post",
@@ -263,7 +263,7 @@ impl EndpointsApi {
 
     /// Send a sample to a global endpoint
     ///
-    /// At once, signed, and once only. It is no event of a journal; its `data.test` is true.
+    /// At once, signed, and once only; it is no event of any journal. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id/test", method = "post", operation_id = "global_endpoint_test")]
     async fn test_global(
         &self,
@@ -279,7 +279,7 @@ impl EndpointsApi {
 
     /// Replay to a global endpoint
     ///
-    /// Dead deliveries of every instance are due again, and events that the endpoint never got are delivered at last.
+    /// As with an endpoint of one instance, for every instance. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id/replay", method = "post", operation_id = "global_endpoint_replay")]
     async fn replay_global(
         &self,
