@@ -5,7 +5,9 @@ use super::recipient::Recipient;
 use super::secret::NewSecret;
 use super::time::Moment;
 use super::url::HttpUrl;
+use super::wait::Wait;
 use super::webhook::EventName;
+use super::word::Word;
 use super::words::{ChatType, DeliveryOrder, Direction, DisabledReason, EventKind};
 use crate::body::Body;
 use kero_domain::{Fault, FaultCode};
@@ -116,7 +118,7 @@ macro_rules! settings {
             pub chat_types: Option<Vec<ChatType>>,
             /// Only messages of these types: `text`, `image`, … Other events are not kept out.
             #[oai(validator(max_items = 200))]
-            pub message_types: Option<Vec<String>>,
+            pub message_types: Option<Vec<Word>>,
             /// Only messages that came in, or only those of the account itself; `null` for both.
             pub direction: MaybeUndefined<Direction>,
             /// Further headers of every request, by name. Names that the gateway sets itself are refused.
@@ -131,9 +133,10 @@ macro_rules! settings {
             /// How long one try may take, 1 to 30; `null` for what the gateway is set to.
             #[oai(validator(minimum(value = "1"), maximum(value = "30")))]
             pub timeout_seconds: MaybeUndefined<u64>,
-            /// The waits before the retries in seconds, at most 20; `null` for what the gateway is set to. After the last
+            /// The waits before the retries in seconds, at most 20, each at most a week; `null` for what the gateway is set to. After the last
             /// one a delivery is `dead`, and can be replayed.
-            pub retry_schedule: MaybeUndefined<Vec<u64>>,
+            #[oai(validator(max_items = 20))]
+            pub retry_schedule: MaybeUndefined<Vec<Wait>>,
             /// `false` stops deliveries: what waits is kept, what comes is not added.
             pub enabled: Option<bool>,
             /// Sign with an ed25519 key (`v1a`), too. Its public half is `public_key`.
@@ -143,13 +146,13 @@ macro_rules! settings {
         impl $name {
             /// Everything but the URL and the secret.
             fn common(self) -> Result<EndpointSettings, Fault> {
-                let seconds = |secs: Vec<u64>| secs.into_iter().map(Duration::from_secs).collect();
+                let seconds = |waits: Vec<Wait>| waits.into_iter().map(|wait| Duration::from_secs(wait.0)).collect();
                 Ok(EndpointSettings {
                     url: None,
                     events: self.events.map(|names| names.into_iter().map(|name| name.0).collect()),
                     chats: self.chats.map(|chats| chats.into_iter().map(|chat| chat.0).collect()),
                     chat_types: self.chat_types.map(|kinds| kinds.into_iter().map(Into::into).collect()),
-                    message_types: self.message_types,
+                    message_types: self.message_types.map(|words| words.into_iter().map(|word| word.0).collect()),
                     direction: given(self.direction).map(|direction| direction.map(Into::into)),
                     headers: self.headers.map(headers).transpose()?,
                     order: self.order.map(Into::into),

@@ -20,7 +20,9 @@ pub(crate) mod slug;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod url;
+pub(crate) mod wait;
 pub(crate) mod webhook;
+pub(crate) mod word;
 pub(crate) mod words;
 
 use poem_openapi::Object;
