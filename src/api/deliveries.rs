@@ -49,7 +49,7 @@ impl DeliveriesApi {
     ) -> Result<Json<Page<Delivery>>, Failure> {
         let (gateway, id) = self.handle.at(&caller, &instance_id)?;
         let before = page::decode(cursor.0.as_deref())?;
-        let endpoint = endpoint_id.0.filter(|text| !text.is_empty()).map(|text| text.parse::<EndpointId>());
+        let endpoint = endpoint_id.0.map(|text| text.parse::<EndpointId>());
         let filter = DeliveryFilter {
             states: state.0.into_iter().map(Into::into).collect(),
             endpoint: endpoint.transpose().map_err(|_| page::parameter("endpoint_id", "is no endpoint's id."))?,

@@ -338,7 +338,7 @@ impl Gateway {
     ) -> Result<Replayed, Fault> {
         let endpoint = self.endpoint(owner, id).await?;
         let until = range.until.unwrap_or_else(Timestamp::now);
-        let since = range.since.unwrap_or(Timestamp(0));
+        let since = range.since.unwrap_or(Timestamp(until.0.min(0)));
         if since > until {
             return Err(invalid("/since", "must not lie behind until"));
         }
