@@ -73,7 +73,7 @@
 //! Many are about things that are deliberately absent.
 //!
 //! - **Accepted means accounted for.** Every `202` ends in exactly one of sent, failed or cancelled, and exactly one
-//!   `message_ack` says which, whatever is killed, whenever.
+//!   `message_ack` says which, whatever is killed, whenever. Retrying a dead letter is a new promise of that kind.
 //! - **Intent before wire.** No message reaches the socket before its intent is committed, and a job has one message id
 //!   and one protobuf for its whole life.
 //! - **Success is WhatsApp's acknowledgement**, never the return of a call.

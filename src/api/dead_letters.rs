@@ -98,7 +98,7 @@ impl DeadLettersApi {
         let asked = body.value;
         let chat = match &asked.phone {
             Some(phone) => Some(
-                Address::parse(phone)
+                Address::parse(&phone.0)
                     .map_err(|why| Fault::new(FaultCode::InvalidRecipient).at(pointer, why.to_string()))?
                     .jid(),
             ),

@@ -68,6 +68,8 @@ impl EndpointsApi {
     }
 
     /// Get an endpoint
+    ///
+    /// Its settings, and why it is disabled if it is. Secrets and header values are never shown.
     #[oai(path = "/instances/:instance_id/endpoints/:endpoint_id", method = "get", operation_id = "endpoint_get")]
     async fn get(
         &self,
@@ -186,6 +188,8 @@ impl EndpointsApi {
     }
 
     /// Create a global endpoint
+    ///
+    /// It receives the events of every instance from now on. Needs a key for the whole gateway.
     #[oai(path = "/endpoints", method = "post", operation_id = "global_endpoint_create")]
     async fn create_global(
         &self,
@@ -196,6 +200,8 @@ impl EndpointsApi {
     }
 
     /// Get a global endpoint
+    ///
+    /// Its settings, and why it is disabled if it is. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "get", operation_id = "global_endpoint_get")]
     async fn get_global(
         &self,
@@ -209,6 +215,8 @@ impl EndpointsApi {
     }
 
     /// Change a global endpoint
+    ///
+    /// What is absent stays as it is. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "patch", operation_id = "global_endpoint_update")]
     async fn update_global(
         &self,
@@ -221,6 +229,8 @@ impl EndpointsApi {
     }
 
     /// Delete a global endpoint
+    ///
+    /// With its deliveries and their log, of every instance. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id", method = "delete", operation_id = "global_endpoint_delete")]
     async fn delete_global(
         &self,
@@ -234,6 +244,8 @@ impl EndpointsApi {
     }
 
     /// Replace a global endpoint's secret
+    ///
+    /// For a time both sign, as with an endpoint of one instance. Needs a key for the whole gateway.
     #[oai(
         path = "/endpoints/:endpoint_id/rotate-secret",
         method = "post",
@@ -250,6 +262,8 @@ impl EndpointsApi {
     }
 
     /// Send a sample to a global endpoint
+    ///
+    /// At once, signed, and once only; it is no event of any journal. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id/test", method = "post", operation_id = "global_endpoint_test")]
     async fn test_global(
         &self,
@@ -264,6 +278,8 @@ impl EndpointsApi {
     }
 
     /// Replay to a global endpoint
+    ///
+    /// As with an endpoint of one instance, for every instance. Needs a key for the whole gateway.
     #[oai(path = "/endpoints/:endpoint_id/replay", method = "post", operation_id = "global_endpoint_replay")]
     async fn replay_global(
         &self,

@@ -51,6 +51,8 @@ impl JobsApi {
     }
 
     /// Get a job
+    ///
+    /// By its correlation id: the caller's own, or the one that the gateway gave. It never shows what was said.
     #[oai(path = "/instances/:instance_id/jobs/:correlation_id", method = "get", operation_id = "job_get")]
     async fn get(
         &self,

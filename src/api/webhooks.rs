@@ -51,7 +51,7 @@ webhooks! {
     "message" "on_message" MessageEvent: "A message came in",
         "Or was sent from another device of the account. Acknowledged to WhatsApp only after it was stored. Delivered by default.";
     "message_ack" "on_message_ack" MessageAckEvent: "An asynchronous send ended",
-        "Exactly one for every send that was answered `202`. Delivered by default.";
+        "Exactly one for every send that was answered `202`, and one more for every retry of it as a dead letter. Delivered by default.";
     "receipt" "on_receipt" ReceiptEvent: "Messages were delivered, read or played", "Delivered by default.";
     "status" "on_status" StatusEvent: "An instance's link changed", "Delivered by default.";
     "pairing" "on_pairing" PairingEvent: "A step of pairing", "On request only.";

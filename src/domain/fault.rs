@@ -51,7 +51,7 @@ faults! {
     EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
     DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
-    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show; connect the instance first.";
+    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
     NotAcceptable = "not-acceptable", 406, Caller, "None of the accepted media types can be given.";

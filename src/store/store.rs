@@ -102,8 +102,9 @@ impl Store {
         let mut writers = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = mpsc::channel(BACKLOG);
-            let writer =
-                writer::Writer::new(writing.clone(), sealer.clone(), Arc::clone(&counters), Arc::clone(&poison));
+            let reopen = (kind == Database::Sqlite).then(|| config.clone());
+            let (counters, poison) = (Arc::clone(&counters), Arc::clone(&poison));
+            let writer = writer::Writer::new(writing.clone(), reopen, sealer.clone(), counters, poison);
             tokio::spawn(writer.run(receiver));
             writers.push(sender);
         }

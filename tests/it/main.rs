@@ -23,3 +23,4 @@ mod seed;
 mod support;
 mod tampering;
 mod webhook;
+mod worker;

@@ -72,7 +72,7 @@ async fn an_instances_rate_holds_what_is_over_it() {
     // 500 ms each; the clock of the receiver is read after ours
     let fastest = at.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
     assert!(fastest >= 350, "{at:?}");
-    assert!(at[7] - at[0] >= 7 * 500 - 150, "{at:?}");
+    assert!(at[7] - at[0] >= 7 * 500 - 700, "{at:?}");
     for (n, phone) in phones.iter().enumerate() {
         let texts: Vec<String> = simulator.received_texts(phone).into_iter().map(|text| text.text).collect();
         assert_eq!(texts, (0..4).map(|i| format!("n{}", 2 * i + n)).collect::<Vec<_>>(), "in order");

@@ -197,21 +197,21 @@ async fn a_full_database_refuses_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_heals_by_itself() {
     let disk = tempfile::TempDir::new().unwrap();
-    let mount = async |options: &str| {
-        let arguments = ["-t", "tmpfs", "-o", options, "tmpfs"];
+    let name = format!("kero-test-{}", std::process::id());
+    let mount = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new("mount");
         command.args(arguments).arg(disk.path()).stderr(std::process::Stdio::null());
         command.status().await.is_ok_and(|status| status.success())
     };
-    if !mount("size=6m").await {
+    if !mount(&["-t", "tmpfs", "-o", "size=6m", &name]).await {
         println!("no file system may be mounted here; a_full_database_refuses_and_loses_nothing stands in");
         return;
     }
     let database = format!("sqlite://{}/kero.db?mode=rwc", disk.path().display());
     let mut full = Full::setup("491524000031", "491524000032", Options::default().database(database)).await;
     full.fill().await;
-    assert!(mount("remount,size=64m").await, "the disk grows");
+    assert!(mount(&["-o", "remount,size=64m"]).await, "the disk grows");
     full.all_sent().await;
     full.kero.kill().await;
-    let _ = tokio::process::Command::new("umount").arg(disk.path()).status().await;
+    let _ = tokio::process::Command::new("umount").arg("--lazy").arg(disk.path()).status().await;
 }

@@ -1,5 +1,6 @@
 //! Jobs on the wire. They never show what was said.
 
+use super::recipient::Recipient;
 use super::time::Moment;
 use super::words::{HeldReason, JobState, Priority};
 use crate::body::Body;
@@ -142,7 +143,7 @@ pub(crate) struct RetryDeadLetters {
     /// The code that they failed with.
     pub code: Option<String>,
     /// The recipient: a phone number or a WhatsApp address. (`jid` is taken too.)
-    pub phone: Option<String>,
+    pub phone: Option<Recipient>,
     /// Failed at this moment or later.
     pub since: Option<Moment>,
     /// Failed before this moment.

@@ -13,9 +13,12 @@ pub(crate) mod message;
 pub(crate) mod pairing;
 pub(crate) mod payloads;
 pub(crate) mod queue;
+pub(crate) mod recipient;
+pub(crate) mod said;
 pub(crate) mod slug;
 pub(crate) mod system;
 pub(crate) mod time;
+pub(crate) mod url;
 pub(crate) mod webhook;
 pub(crate) mod words;
 

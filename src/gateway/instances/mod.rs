@@ -241,8 +241,14 @@ impl Gateway {
     /// The QR code that is valid now. Connects when needed and waits for the first code.
     pub async fn qr(&self, id: &InstanceId) -> Result<QrCode, Fault> {
         let handle = self.handle(id)?;
-        if handle.view().paired {
+        let view = handle.view();
+        if view.paired {
             return Err(FaultCode::InstanceAlreadyPaired.into());
+        }
+        if view.by_code {
+            // asking for the picture must not end what somebody is typing on the phone
+            return Err(Fault::new(FaultCode::QrNotAvailable)
+                .with_detail("A pair code was asked for; disconnect the instance to pair it by QR code."));
         }
         handle.ask(Command::Connect).await?;
         handle.wait(CODE_WAIT, |view| view.qr.clone().filter(|qr| qr.expires_at > Timestamp::now())).await

@@ -94,8 +94,9 @@ impl Gateway {
         match accepted {
             Accepted::New(job) => {
                 self.inner.load.accepted(handle.pk);
+                handle.lane.accepted(&job);
                 let Some(waiting) = waiting.as_mut() else {
-                    self.enqueue(&handle, &job);
+                    self.place(&handle, &job);
                     crash::point("after_push");
                     return Ok(reply(&job, true));
                 };
@@ -124,8 +125,14 @@ impl Gateway {
         Err(Fault::new(FaultCode::QueueFull).retry_after(30))
     }
 
-    /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
+    /// Puts a job before a worker whose row changed in another way than by being accepted.
     pub(crate) fn enqueue(&self, handle: &Handle, job: &Job) {
+        handle.lane.forget(&LaneKey::of(job));
+        self.place(handle, job);
+    }
+
+    /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
+    fn place(&self, handle: &Handle, job: &Job) {
         match (job.state, job.held) {
             (JobState::Queued, _) => self.inner.queue.push(job),
             (JobState::Held, Some(HeldReason::Scheduled)) => handle.lane.wake_at(LaneKey::of(job), job.due_at),

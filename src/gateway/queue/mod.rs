@@ -5,7 +5,7 @@ mod local;
 mod reconcile;
 mod redis;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::worker::LaneKey;
 use crate::{Gateway, GatewayConfig, RedisHealth};
@@ -198,9 +198,12 @@ async fn poll_due(gateway: &Gateway) {
             let mut claimed = 0;
             for job in due {
                 let key = LaneKey { chat: job.chat.into(), priority: job.priority };
-                if let Some(handle) = gateway.inner.instances.by_pk(job.instance_pk)
-                    && handle.lane.offer(key)
-                {
+                let Some(handle) = gateway.inner.instances.by_pk(job.instance_pk) else { continue };
+                if !handle.lane.is_busy(&key) {
+                    // nobody woke it: what the lane believes to know may be why
+                    handle.lane.forget(&key);
+                }
+                if handle.lane.offer(key) {
                     claimed += 1;
                 }
             }

@@ -15,7 +15,7 @@ const STEP: u64 = 1_000;
 const REFILL: usize = 100_000;
 /// Passes after which the dead letters are compared one by one although their number is right.
 const DEEP_EVERY: u32 = 60;
-/// A letter whose job failed just now may still be on its way.
+/// What was accepted, or failed, just now may still be on its way to a list.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// What a pass remembers for the next one.
@@ -119,7 +119,7 @@ async fn refill(gateway: &Gateway) -> Result<Option<u64>, StoreError> {
             }
         }
     }
-    let mut repairs = 0;
+    let (mut repairs, settled) = (0, Timestamp::now().before(SETTLED));
     for handle in gateway.inner.instances.all() {
         if handle.view().link.is_none() {
             continue;
@@ -130,7 +130,8 @@ async fn refill(gateway: &Gateway) -> Result<Option<u64>, StoreError> {
             for row in &rows {
                 let name = JobName { instance_id: handle.id.clone(), correlation_id: row.correlation_id.clone() };
                 let key = LaneKey { chat: row.chat.as_str().into(), priority: row.priority };
-                if !known.insert(hash(&name)) || handle.lane.is_busy(&key) {
+                // the push of one that was accepted just now may still be on its way
+                if row.due_at > settled || !known.insert(hash(&name)) || handle.lane.is_busy(&key) {
                     continue;
                 }
                 if let Some(job) = gateway.store().job_by_id(row.job).await? {

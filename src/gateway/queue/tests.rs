@@ -47,7 +47,7 @@ impl Drop for Server {
     }
 }
 
-fn job(chat: &str) -> Job {
+pub(crate) fn job(chat: &str) -> Job {
     let now = Timestamp::now();
     Job {
         id: JobId::new(),

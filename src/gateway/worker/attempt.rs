@@ -1,6 +1,7 @@
 //! One turn of a lane: claim the oldest due job of a chat, store the intent, send, wait for the server's word, settle.
 
 use super::acks::AckOutcome;
+use super::known::Next;
 use super::lane::{LaneContext, paused};
 use super::limits::Token;
 use super::{LaneKey, ack_event};
@@ -28,13 +29,44 @@ pub(super) enum TurnEnd {
 const NOT_ON_WHATSAPP: &str = "The phone number is not registered on WhatsApp";
 
 pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> TurnEnd {
-    let now = Timestamp::now();
-    match context.gateway.store().next_job(context.pk, &key.chat, key.priority, now).await {
-        Ok(NextJob::Run(job)) if job.asynchronous && paused(&context.gateway) => TurnEnd::Idle,
-        Ok(NextJob::Run(job)) => run(context, job, leave).await,
-        Ok(NextJob::Wait(at)) => TurnEnd::At(at),
-        Ok(NextJob::InFlight(_) | NextJob::Empty) => TurnEnd::Idle,
-        Err(error) => later(context, &error),
+    let known = &context.known;
+    let job = match known.next(key) {
+        Next::Run(job) => *job,
+        Next::Empty => return TurnEnd::Idle,
+        Next::Ask => match ask(context, key).await {
+            Ok(job) => job,
+            Err(end) => return end,
+        },
+    };
+    let end = if job.asynchronous && paused(&context.gateway) { TurnEnd::Idle } else { run(context, job, leave).await };
+    if end != TurnEnd::More {
+        // the job is unfinished, and no longer kept
+        known.forget(key);
+    }
+    end
+}
+
+/// The oldest due job by the rows.
+async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
+    context.known.asking(key);
+    let next = context.gateway.store().next_job(context.pk, &key.chat, key.priority, Timestamp::now()).await;
+    if matches!(next, Ok(NextJob::Empty)) {
+        context.known.nothing_left(key);
+        return Err(TurnEnd::Idle);
+    }
+    context.known.forget(key);
+    match next {
+        Ok(NextJob::Run(job)) => Ok(job),
+        Ok(NextJob::Wait(at)) => Err(TurnEnd::At(at)),
+        // this turn is the chat's only one: an intent without an attempt, whose commit's answer was lost, or which could
+        // not be put in doubt after a restart
+        Ok(NextJob::InFlight(job)) => {
+            let view = context.view.borrow().clone();
+            let due_at = Timestamp::now().after(context.gateway.config().doubt_wait);
+            Err(settle(context, &view, &job, job.attempts, doubt(due_at)).await)
+        }
+        Ok(NextJob::Empty) => Err(TurnEnd::Idle),
+        Err(error) => Err(later(context, &error)),
     }
 }
 
@@ -111,7 +143,10 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
             metrics::counter!("kero_queue_claims_total").increment(1);
             (attempt, proto)
         }
-        Ok(IntentOutcome::NotRunnable(_)) => return TurnEnd::More,
+        Ok(IntentOutcome::NotRunnable(_)) => {
+            context.known.forget(&LaneKey::of(&job));
+            return TurnEnd::More;
+        }
         Err(error) => return later(context, &error),
     };
     let ack = context.acks.expect(job.message_id.as_str());
@@ -144,6 +179,7 @@ pub(super) async fn mark_limited(context: LaneContext, keys: Vec<LaneKey>, from:
     let mut heads = Vec::new();
     let mut due_at = from;
     for key in keys {
+        context.known.forget(&key);
         match context.gateway.store().next_job(context.pk, &key.chat, key.priority, Timestamp::now()).await {
             Ok(NextJob::Run(job)) if !matches!(job.held, Some(HeldReason::Rate | HeldReason::InDoubt)) => {
                 heads.push((job.id, due_at));
@@ -336,6 +372,11 @@ pub(super) async fn take_up(context: &LaneContext, epoch: i64) {
 /// After a logout: nothing of this instance will ever be sent.
 pub(super) async fn fail_all(context: &LaneContext) {
     let store = context.gateway.store();
+    context.known.forget_all();
+    if store.lane_keys(context.pk).await.is_ok_and(|keys| keys.is_empty()) {
+        return;
+    }
+    crash::point("before_fail_all");
     loop {
         let states = [JobState::Queued, JobState::Held, JobState::Sending];
         let jobs = match store.jobs_page(context.pk, &states, None, 200).await {

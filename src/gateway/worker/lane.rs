@@ -3,12 +3,13 @@
 use super::LaneKey;
 use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
+use super::known::Known;
 use super::limits::Limits;
 use crate::Gateway;
 use crate::instances::View;
 use futures_util::FutureExt;
 use kero_domain::{InstanceId, Priority, Timestamp};
-use kero_store::Instance;
+use kero_store::{Instance, Job};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(10);
 pub(crate) struct Lane {
     inbox: mpsc::UnboundedSender<Input>,
     acks: Arc<Acks>,
+    known: Arc<Known>,
     busy: Arc<Mutex<HashSet<LaneKey>>>,
     view: watch::Receiver<View>,
     stopping: CancellationToken,
@@ -45,6 +47,16 @@ impl Lane {
 
     pub(crate) fn wake_at(&self, key: LaneKey, at: Timestamp) {
         let _ = self.inbox.send(Input::WakeAt(key, at));
+    }
+
+    /// A job was accepted, and committed. Told before its wake, it saves the lane a look-up.
+    pub(crate) fn accepted(&self, job: &Job) {
+        self.known.accepted(job);
+    }
+
+    /// Rows of a chat changed in another way than by accepting a job.
+    pub(crate) fn forget(&self, key: &LaneKey) {
+        self.known.forget(key);
     }
 
     /// Wakes a key that is not at work already. `false`: nothing would begin by this call.
@@ -86,6 +98,7 @@ pub(super) struct LaneContext {
     pub id: InstanceId,
     pub view: watch::Receiver<View>,
     pub acks: Arc<Acks>,
+    pub known: Arc<Known>,
     pub limits: Arc<Limits>,
 }
 
@@ -93,13 +106,15 @@ pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Re
     let (inbox, outbox) = mpsc::unbounded_channel();
     let busy: Arc<Mutex<HashSet<LaneKey>>> = Arc::default();
     let stopping = gateway.inner.stopping.child_token();
-    let lane = Lane { inbox, acks: Arc::default(), busy: busy.clone(), view: view.clone(), stopping };
+    let (acks, known) = (Arc::default(), Arc::default());
+    let lane = Lane { inbox, acks, known, busy: busy.clone(), view: view.clone(), stopping };
     let context = LaneContext {
         gateway: gateway.clone(),
         pk: instance.pk,
         id: instance.id.clone(),
         view,
         acks: lane.acks.clone(),
+        known: lane.known.clone(),
         limits: Limits::new(gateway.config(), Timestamp::now()),
     };
     gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
@@ -187,11 +202,16 @@ async fn run(
     let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
     let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
     let mut generation = 0;
+    if !view.borrow().paired {
+        // the process may have ended between the logout and its consequence
+        attempt::fail_all(&context).await;
+    }
     loop {
         let current = view.borrow_and_update().clone();
         let online = current.link.is_some() && !stopping.is_cancelled();
         if online && current.generation != generation {
             generation = current.generation;
+            context.known.forget_all();
             attempt::take_up(&context, current.epoch).await;
             add_all(&context, &mut ready).await;
         }
@@ -210,7 +230,10 @@ async fn run(
             turns.spawn(async move {
                 // a turn that panics must not keep its chat: the row says what is left to do
                 let turn = AssertUnwindSafe(attempt::turn(&context, &key, leave)).catch_unwind().await;
-                let end = turn.unwrap_or_else(|_| TurnEnd::At(Timestamp::now().after(AFTER_PANIC)));
+                let end = turn.unwrap_or_else(|_| {
+                    context.known.forget(&key);
+                    TurnEnd::At(Timestamp::now().after(AFTER_PANIC))
+                });
                 (key, end)
             });
         }

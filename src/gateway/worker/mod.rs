@@ -2,6 +2,7 @@
 
 mod acks;
 mod attempt;
+mod known;
 mod lane;
 mod limits;
 

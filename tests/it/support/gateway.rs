@@ -143,6 +143,12 @@ impl Kero {
 
     /// Starts the process (again, on the same data) and waits until it is ready.
     pub async fn launch(&mut self) {
+        // between the choice of a free port and its use another process may have taken it
+        while !self.try_launch().await {}
+    }
+
+    async fn try_launch(&mut self) -> bool {
+        let logged = self.log().len();
         self.port = free_port();
         self.url = format!("http://127.0.0.1:{}", self.port);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log file");
@@ -154,15 +160,19 @@ impl Kero {
             if let Ok(answer) = self.http.get(format!("{}/readyz", self.url)).send().await
                 && answer.status() == 200
             {
-                return;
+                return true;
             }
             let told_to_crash =
                 self.options.env.iter().any(|(name, value)| name == "KERO_CRASH_AT" && !value.is_empty());
-            if told_to_crash && self.has_exited() {
-                return;
+            if told_to_crash && self.has_exited() && !self.log()[logged..].contains("cannot be listened on") {
+                return true;
             }
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("kero ended with {status}:\n{}", self.log());
+                let log = self.log();
+                if log.get(logged..).is_some_and(|log| log.contains("cannot be listened on")) {
+                    return false;
+                }
+                panic!("kero ended with {status}:\n{log}");
             }
             assert!(Instant::now() < until, "kero did not become ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
