@@ -112,7 +112,9 @@ impl StreamApi {
     ///
     /// Browsers cannot send an API key here: get a token first, open `…/events/stream?token=…`, and on an error get
     /// another one and go on with `after`.
-    #[oai(path = "/instances/:instance_id/events/stream", method = "get", operation_id = "event_stream")]
+    // hidden, like the socket below: no document can describe an answer without an end, and generated clients, which read
+    // answers whole, would wait for ever; the document's introduction and the README name both
+    #[oai(path = "/instances/:instance_id/events/stream", method = "get", operation_id = "event_stream", hidden)]
     #[allow(clippy::too_many_arguments)]
     async fn stream(
         &self,
@@ -159,7 +161,7 @@ impl StreamApi {
     /// The gateway pings and drops a client that does not answer. Close codes: 1001 the gateway stops, 4001 the API key
     /// was revoked, 4004 the instance was deleted, 4008 no answer to a ping, 4010 the next event is no longer kept, 1011
     /// the database does not answer.
-    #[oai(path = "/instances/:instance_id/ws", method = "get", operation_id = "socket_open")]
+    #[oai(path = "/instances/:instance_id/ws", method = "get", operation_id = "socket_open", hidden)]
     async fn socket(
         &self,
         caller: StreamCaller,
