@@ -92,9 +92,15 @@ pub(crate) struct Methods(Vec<(String, Vec<String>)>);
 
 impl Methods {
     pub fn of_all() -> Self {
-        let mut all: Vec<(String, Vec<String>)> = ["/docs", "/openapi.json", "/openapi-3.0.json"]
-            .map(|path| (path.to_owned(), vec!["GET".to_owned()]))
-            .into();
+        let undocumented = [
+            "/docs",
+            "/openapi.json",
+            "/openapi-3.0.json",
+            "/instances/{instance_id}/events/stream",
+            "/instances/{instance_id}/ws",
+        ];
+        let mut all: Vec<(String, Vec<String>)> =
+            undocumented.map(|path| (path.to_owned(), vec!["GET".to_owned()])).into();
         for (path, method, _) in each(&raw()) {
             let method = method.to_uppercase();
             match all.iter_mut().find(|(known, _)| known == path) {
@@ -117,7 +123,10 @@ impl Methods {
                 }
             }
         };
-        let methods = self.0.iter().find(|(template, _)| fits(template)).map(|(_, methods)| methods.as_slice());
+        // the most literal one counts: `…/events/token` is also an `…/events/{event_id}`
+        let fitting = self.0.iter().filter(|(template, _)| fits(template));
+        let methods =
+            fitting.min_by_key(|(template, _)| template.matches('{').count()).map(|(_, methods)| methods.as_slice());
         let mut methods: Vec<&str> = methods.unwrap_or_default().iter().map(String::as_str).collect();
         if methods.contains(&"GET") {
             methods.push("HEAD");
