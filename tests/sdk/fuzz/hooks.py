@@ -50,7 +50,7 @@ def cursor_of(case):
 def soon(value):
     """A time that a send can be planned for: the one that was made, unless it lies too far ahead."""
     limit = time.time() + 80 * 86_400
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return min(value, int(limit))
     if isinstance(value, str):
         try:
