@@ -7,6 +7,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261124_000001_gateway;
 mod m20261124_000002_device_store;
+mod m20261125_000005_hooks;
 mod table;
 
 /// All migrations, oldest first.
@@ -15,6 +16,10 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261124_000001_gateway::Migration), Box::new(m20261124_000002_device_store::Migration)]
+        vec![
+            Box::new(m20261124_000001_gateway::Migration),
+            Box::new(m20261124_000002_device_store::Migration),
+            Box::new(m20261125_000005_hooks::Migration),
+        ]
     }
 }

@@ -98,6 +98,31 @@ pub(crate) async fn insert(tx: &Tx, instance_pk: i64, rows: &[(i64, String, NewD
     Ok(())
 }
 
+/// Writes deliveries that are dead from the start: a hook failed on their event.
+pub(crate) async fn insert_dead(
+    tx: &Tx,
+    instance_pk: i64,
+    rows: &[(i64, String, NewDelivery)],
+) -> Result<(), StoreError> {
+    const WIDTH: usize = 11;
+    let now = Timestamp::now().0;
+    for rows in rows.chunks(MAX_BINDS / WIDTH) {
+        let mut values = Vec::with_capacity(rows.len() * WIDTH);
+        for (event_pk, order_key, delivery) in rows {
+            let (id, endpoint) = (delivery.id.0, delivery.endpoint.0);
+            values.extend(values![id, endpoint, *event_pk, instance_pk, order_key.clone()]);
+            values.extend(values!["dead", false, 0i32, delivery.next_at.0, now, now]);
+        }
+        let sql = format!(
+            "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, attempts, next_at,
+             created_at, updated_at) VALUES {} ON CONFLICT DO NOTHING",
+            tuples(0, rows.len(), WIDTH)
+        );
+        tx.db.run(sql, values).await?;
+    }
+    Ok(())
+}
+
 fn head_place(instance_pk: i64, delivery: Uuid, n: u32) -> String {
     place("attempts.response_head", instance_pk, format_args!("{delivery}|{n}"))
 }

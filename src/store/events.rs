@@ -1,12 +1,13 @@
 //! The journal: events are appended pending, then fanned out once, in order, with a dense number each.
 
 use crate::deliveries;
+use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::entity::events::{Column, Entity, Model};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx, work};
-use crate::{Store, StoreError};
+use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
@@ -18,6 +19,7 @@ use uuid::Uuid;
 const PENDING: i16 = 0;
 const DONE: i16 = 1;
 const DROPPED: i16 = 2;
+const DEAD: i16 = 3;
 
 /// An event in the journal.
 #[derive(Debug, Clone)]
@@ -36,6 +38,10 @@ pub struct Event {
     pub message_id: Option<String>,
     pub data: Json,
     pub request_id: Option<String>,
+    /// `None` where no hook was called.
+    pub verdict: Option<Verdict>,
+    /// `plugin/kind` of hooks that failed and were passed by.
+    pub hook_errors: Option<String>,
 }
 
 /// What the transform hooks said of an event.
@@ -46,8 +52,30 @@ pub enum Verdict {
     Drop,
     /// With other data.
     Replace,
-    /// To other endpoints than those that asked for it.
+    /// To some of the endpoints that asked for it.
     Route,
+    /// A hook failed on it: it takes no number and is not shown, its deliveries are dead, and
+    /// [`Store::revive_events`] has its hooks called again.
+    Dead,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Replace => "replace",
+            Self::Route => "route",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn of(text: &str) -> Result<Self, StoreError> {
+        [Self::Pass, Self::Drop, Self::Replace, Self::Route, Self::Dead]
+            .into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or(StoreError::Corrupt("verdict"))
+    }
 }
 
 /// The end of an event's fan-out.
@@ -58,6 +86,19 @@ pub struct FanOut {
     /// Replaces the event's data.
     pub data: Option<Json>,
     pub deliveries: Vec<NewDelivery>,
+    /// `None` when no hook was called.
+    pub hooked: Option<Box<Hooked>>,
+}
+
+/// What a fan-out made.
+#[derive(Debug, Clone, Default)]
+pub struct FannedOut {
+    /// The (row, number) of each event that has one, in order.
+    pub numbers: Vec<(i64, i64)>,
+    /// The sends of hooks that were accepted with it.
+    pub jobs: Vec<Job>,
+    /// Plugins that had used up their quota, once for each message that was left out.
+    pub over_quota: Vec<String>,
 }
 
 /// A delivery to write with the fan-out.
@@ -201,21 +242,68 @@ impl Store {
         Ok(self.read_events(row.into_iter().collect()).await?.pop())
     }
 
-    /// Ends the fan-out of events, in one transaction: verdict, data, number and deliveries. Numbers go up in the
-    /// order of `items` without gaps; dropped events take none, and events that were fanned out before are left as
-    /// they are. The (row, number) of each event that has one. Fenced.
-    pub async fn fan_out(
-        &self,
-        instance_pk: i64,
-        epoch: i64,
-        items: Vec<FanOut>,
-    ) -> Result<Vec<(i64, i64)>, StoreError> {
-        let items = Arc::new(items);
+    /// Ends the fan-out of events, in one transaction: verdict, data, number, deliveries, and what hooks left. Numbers
+    /// go up in the order of `items` without gaps; dropped and dead events take none, and events that were fanned out
+    /// before are left as they are. Fenced.
+    pub async fn fan_out(&self, instance_pk: i64, epoch: i64, items: Vec<FanOut>) -> Result<FannedOut, StoreError> {
+        let mut staged = Vec::with_capacity(items.len());
+        for item in &items {
+            staged.push(match &item.hooked {
+                Some(hooked) => self.staged_sends(&hooked.sends).await?,
+                None => Vec::new(),
+            });
+        }
+        let items = Arc::new((items, staged));
         let fence = Some(Fence { pk: instance_pk, epoch });
         self.submit(instance_pk, fence, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let items = Arc::clone(&items);
-                Box::pin(async move { fan_out(tx, instance_pk, &items).await })
+                Box::pin(async move { fan_out(tx, instance_pk, &items.0, &items.1).await })
+            }))
+        })
+        .await
+    }
+
+    /// (row, order key) of events that wait for their fan-out, in order, behind a row.
+    pub async fn pending_lines(
+        &self,
+        instance_pk: i64,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        let sql = "SELECT pk, order_key FROM events WHERE instance_pk = $1 AND fanout = 0 AND pk > $2
+                   ORDER BY pk LIMIT $3";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.reader().all(sql, values![instance_pk, after, limit]).await?;
+        rows.iter().map(|row| Ok((row.try_get("", "pk")?, row.try_get("", "order_key")?))).collect()
+    }
+
+    /// Those of these events that wait for their fan-out, in order.
+    pub async fn pending_events_of(&self, instance_pk: i64, rows: &[i64]) -> Result<Vec<Event>, StoreError> {
+        let find = pending(instance_pk).filter(Column::Pk.is_in(rows.iter().copied()));
+        self.read_events(find.all(self.reader()).await?).await
+    }
+
+    /// Has the hooks of dead events called again: they wait for their fan-out once more, which takes their dead
+    /// deliveries up again. How many there were.
+    pub async fn revive_events(&self, instance_pk: i64, events: Vec<EventId>) -> Result<u64, StoreError> {
+        let events = Arc::new(events);
+        self.submit(instance_pk, None, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let events = Arc::clone(&events);
+                Box::pin(async move {
+                    let mut revived = 0;
+                    for ids in events.chunks(500) {
+                        let sql = format!(
+                            "UPDATE events SET fanout = 0 WHERE instance_pk = $1 AND fanout = 3 AND id IN ({})",
+                            placeholders(1, ids.len())
+                        );
+                        let mut values = values![instance_pk];
+                        values.extend(ids.iter().map(|id| Value::from(id.0)));
+                        revived += tx.db.run(sql, values).await?;
+                    }
+                    Ok(revived)
+                })
             }))
         })
         .await
@@ -239,50 +327,76 @@ impl Store {
                 message_id: row.message_id,
                 data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
                 request_id: row.request_id,
+                verdict: row.verdict.as_deref().map(Verdict::of).transpose()?,
+                hook_errors: row.hook_errors,
             });
         }
         Ok(events)
     }
 }
 
-async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64, i64)>, StoreError> {
+async fn fan_out(
+    tx: &Tx,
+    instance_pk: i64,
+    items: &[FanOut],
+    staged: &[Vec<Staged>],
+) -> Result<FannedOut, StoreError> {
     if items.is_empty() {
-        return Ok(Vec::new());
+        return Ok(FannedOut::default());
     }
     let sql = format!(
-        "SELECT pk, id, order_key, fanout, seq FROM events WHERE instance_pk = $1 AND pk IN ({})",
+        "SELECT pk, id, order_key, fanout, seq, verdict FROM events WHERE instance_pk = $1 AND pk IN ({})",
         placeholders(1, items.len())
     );
     let mut values = values![instance_pk];
     values.extend(items.iter().map(|item| Value::from(item.event_row)));
     let mut pending: HashMap<i64, (Uuid, String)> = HashMap::new();
+    let mut revived = Vec::new();
     let mut numbers = Vec::new();
     for row in tx.db.all(sql, values).await? {
         let pk: i64 = row.try_get("", "pk")?;
         if row.try_get::<i16>("", "fanout")? == PENDING {
             pending.insert(pk, (row.try_get("", "id")?, row.try_get("", "order_key")?));
+            if row.try_get::<Option<String>>("", "verdict")?.is_some() {
+                revived.push(pk);
+            }
         } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
             numbers.push((pk, seq));
         }
     }
-    let mut items: Vec<&FanOut> = items.iter().collect();
-    items.retain(|item| pending.contains_key(&item.event_row));
-    let shown = items.iter().filter(|item| item.verdict != Verdict::Drop).count() as i64;
+    let items: Vec<(&FanOut, &[Staged])> = items
+        .iter()
+        .zip(staged.iter().map(Vec::as_slice))
+        .filter(|(item, _)| pending.contains_key(&item.event_row))
+        .collect();
+    let hidden = |verdict| matches!(verdict, Verdict::Drop | Verdict::Dead);
+    let shown = items.iter().filter(|(item, _)| !hidden(item.verdict)).count() as i64;
     let mut seq = take_numbers(tx, instance_pk, shown).await?;
 
     let mut values = Vec::new();
-    let mut rows = Vec::new();
-    for item in &items {
+    let (mut rows, mut dead) = (Vec::new(), Vec::new());
+    for (item, _) in &items {
         let Some((id, order_key)) = pending.get(&item.event_row) else { continue };
-        let dropped = item.verdict == Verdict::Drop;
-        let number = (!dropped).then_some(seq);
+        let number = (!hidden(item.verdict)).then_some(seq);
         if let Some(number) = number {
             seq += 1;
             numbers.push((item.event_row, number));
-            rows.extend(item.deliveries.iter().map(|delivery| (item.event_row, order_key.clone(), delivery.clone())));
         }
+        let deliveries = item.deliveries.iter();
+        let deliveries = deliveries.map(|delivery| (item.event_row, order_key.clone(), delivery.clone()));
+        let state = match item.verdict {
+            Verdict::Drop => DROPPED,
+            Verdict::Dead => {
+                dead.extend(deliveries);
+                DEAD
+            }
+            Verdict::Pass | Verdict::Replace | Verdict::Route => {
+                rows.extend(deliveries);
+                DONE
+            }
+        };
         let data = item.data.clone().map(|data| seal(&tx.sealer, instance_pk, *id, data)).transpose()?;
-        values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
+        values.extend(values![item.event_row, number, state, data]);
     }
     if !items.is_empty() {
         let sql = format!(
@@ -292,9 +406,44 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut]) -> Result<Vec<(i64
         );
         tx.db.run(sql, values).await?;
     }
+    if !revived.is_empty() {
+        let sql = format!("DELETE FROM deliveries WHERE state = 'dead' AND event_pk IN ({})", placeholders(0, revived.len()));
+        tx.db.run(sql, revived.into_iter().map(Value::from).collect()).await?;
+    }
     deliveries::insert(tx, instance_pk, &rows).await?;
+    let mut sent = Sent::default();
+    if items.iter().any(|(item, _)| item.hooked.is_some()) {
+        deliveries::insert_dead(tx, instance_pk, &dead).await?;
+        leave_hooked(tx, instance_pk, &items, &mut sent).await?;
+    }
     numbers.sort_unstable();
-    Ok(numbers)
+    Ok(FannedOut { numbers, jobs: sent.jobs, over_quota: sent.over_quota })
+}
+
+/// Writes what hooks said of events, and what they left with them.
+async fn leave_hooked(
+    tx: &Tx,
+    instance_pk: i64,
+    items: &[(&FanOut, &[Staged])],
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    let mut values = Vec::new();
+    let mut count = 0;
+    let mut calls: Vec<(i64, &NewHookCall)> = Vec::new();
+    for (item, staged) in items {
+        let Some(hooked) = &item.hooked else { continue };
+        count += 1;
+        values.extend(values![item.event_row, item.verdict.as_str(), hooked.errors.clone()]);
+        calls.extend(hooked.calls.iter().map(|call| (item.event_row, call)));
+        hook_calls::apply(tx, instance_pk, &hooked.kv, staged, sent).await?;
+    }
+    let sql = format!(
+        "UPDATE events SET verdict = v.column2, hook_errors = v.column3 FROM (VALUES {}) AS v
+         WHERE events.pk = v.column1",
+        tuples(0, count, 3)
+    );
+    tx.db.run(sql, values).await?;
+    hook_calls::insert_calls(tx, instance_pk, &calls).await
 }
 
 /// The first of `count` numbers, which nobody else gets.

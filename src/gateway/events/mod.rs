@@ -120,7 +120,7 @@ fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
         .filter(|endpoint| endpoint.enabled && endpoint.events.wants(event.kind))
         .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
         .collect();
-    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries }
+    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries, hooked: None }
 }
 
 async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {
