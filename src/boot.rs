@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig};
+use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig, HooksConfig};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -70,6 +70,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let api = ApiConfig {
         admin_key_hash: config.api_key.as_ref().map(|key| kero_api::hash_key(key.expose_secret())),
         max_body: config.http.max_body,
+        max_artefact: config.hooks.max_artefact,
         body_timeout: config.http.body_timeout,
         request_timeout: config.http.request_timeout,
         public_url: config.http.public_url.clone(),
@@ -224,6 +225,14 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             concurrency: config.delivery.concurrency,
             per_endpoint: config.delivery.per_endpoint,
             max_response: config.delivery.max_response,
+        },
+        hooks: HooksConfig {
+            dist_dir: config.hooks.dist_dir.clone(),
+            cache_dir: config.data_dir.join("compiled-hooks"),
+            max_artefact: config.hooks.max_artefact,
+            compile_timeout: config.hooks.compile_timeout,
+            keep_calls: config.hooks.keep_calls,
+            workers: config.hooks.workers,
         },
         redis_url: config.redis_url.clone(),
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),

@@ -48,6 +48,7 @@ pub struct Config {
     pub sending: Sending,
     pub queue: Queue,
     pub delivery: Delivery,
+    pub hooks: Hooks,
     pub log: Log,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
@@ -145,6 +146,19 @@ pub struct Delivery {
     pub concurrency: usize,
     pub per_endpoint: usize,
     pub max_response: usize,
+}
+
+/// Plugins.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    pub dist_dir: PathBuf,
+    pub max_artefact: usize,
+    #[serde(with = "humantime_serde")]
+    pub compile_timeout: Duration,
+    pub workers: usize,
+    #[serde(with = "humantime_serde")]
+    pub keep_calls: Duration,
 }
 
 /// The log on standard error.

@@ -8,6 +8,7 @@ pub mod delivery;
 mod errors;
 pub mod events;
 mod health;
+pub mod hooks;
 pub mod instances;
 pub mod intake;
 pub mod queue;
@@ -17,6 +18,7 @@ pub mod worker;
 
 pub use delivery::DeliveryConfig;
 pub use health::{Health, RedisHealth};
+pub use hooks::HooksConfig;
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
 pub use queue::{QueueKeys, QueueLengths};
@@ -46,6 +48,7 @@ pub struct GatewayConfig {
     pub reach_out_limit: Duration,
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
+    pub hooks: HooksConfig,
     pub redis_url: Option<SecretString>,
     pub queue_keys: QueueKeys,
     /// Start with the queue paused: nothing leaves `kero_message_queue`.
@@ -88,6 +91,7 @@ pub(crate) struct Inner {
     pub waiters: intake::Waiters,
     pub fanout: events::FanOutHandle,
     pub delivery: delivery::DeliveryHandle,
+    pub hooks: hooks::Hooks,
     pub queue: Arc<dyn queue::Queue>,
     pub paused: AtomicBool,
     /// Held while the queue is being read.
@@ -104,6 +108,8 @@ impl Gateway {
         kero_whatsapp::check_url(config.link.url.as_deref())?;
         let (fanout, fanout_inbox) = events::channel();
         let (delivery, delivery_inbox) = delivery::channel(&config.delivery).map_err(StartError::Http)?;
+        let http = delivery::guard::client(&config.delivery).map_err(StartError::Http)?;
+        let hooks = hooks::Hooks::new(config.hooks.clone(), http, store.derived_key("compiled hooks"));
         let queue = queue::build(&config).map_err(StartError::Redis)?;
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -111,6 +117,7 @@ impl Gateway {
                 waiters: intake::Waiters::default(),
                 fanout,
                 delivery,
+                hooks,
                 queue,
                 paused: AtomicBool::new(config.queue_paused),
                 queue_turn: tokio::sync::Mutex::default(),
@@ -124,6 +131,8 @@ impl Gateway {
         };
         // A synchronous job whose request died with the last process still owes its caller an end.
         gateway.store().release_orphaned_sync_jobs().await?;
+        // before anything is fanned out: an event must not go by a hook that is not in place yet
+        hooks::load(&gateway).await?;
         let spawn = |task| {
             gateway.inner.tasks.spawn(task);
         };
@@ -131,6 +140,7 @@ impl Gateway {
         spawn(boxed(delivery::run(gateway.clone(), delivery_inbox)));
         spawn(boxed(queue::read(gateway.clone())));
         spawn(boxed(queue::tend(gateway.clone())));
+        spawn(boxed(hooks::tend(gateway.clone())));
         instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));
         spawn(boxed(instances::watch_poisoned(gateway.clone())));

@@ -123,6 +123,19 @@ pub(crate) async fn insert_dead(
     Ok(())
 }
 
+/// Deletes the dead deliveries of events; who they were, by event and endpoint.
+pub(crate) async fn take_dead(tx: &Tx, events: &[i64]) -> Result<HashMap<(i64, EndpointId), DeliveryId>, StoreError> {
+    let values = || events.iter().copied().map(Value::from).collect::<Vec<_>>();
+    let which = format!("FROM deliveries WHERE state = 'dead' AND event_pk IN ({})", placeholders(0, events.len()));
+    let mut taken = HashMap::new();
+    for row in tx.db.all(format!("SELECT id, event_pk, endpoint_id {which}"), values()).await? {
+        let (event, endpoint): (i64, Uuid) = (row.try_get("", "event_pk")?, row.try_get("", "endpoint_id")?);
+        taken.insert((event, EndpointId(endpoint)), DeliveryId(row.try_get("", "id")?));
+    }
+    tx.db.run(format!("DELETE {which}"), values()).await?;
+    Ok(taken)
+}
+
 fn head_place(instance_pk: i64, delivery: Uuid, n: u32) -> String {
     place("attempts.response_head", instance_pk, format_args!("{delivery}|{n}"))
 }

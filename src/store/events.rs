@@ -1,8 +1,8 @@
 //! The journal: events are appended pending, then fanned out once, in order, with a dense number each.
 
 use crate::deliveries;
-use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::entity::events::{Column, Entity, Model};
+use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::{placeholders, tuples, values};
@@ -335,12 +335,7 @@ impl Store {
     }
 }
 
-async fn fan_out(
-    tx: &Tx,
-    instance_pk: i64,
-    items: &[FanOut],
-    staged: &[Vec<Staged>],
-) -> Result<FannedOut, StoreError> {
+async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut], staged: &[Vec<Staged>]) -> Result<FannedOut, StoreError> {
     if items.is_empty() {
         return Ok(FannedOut::default());
     }
@@ -407,8 +402,13 @@ async fn fan_out(
         tx.db.run(sql, values).await?;
     }
     if !revived.is_empty() {
-        let sql = format!("DELETE FROM deliveries WHERE state = 'dead' AND event_pk IN ({})", placeholders(0, revived.len()));
-        tx.db.run(sql, revived.into_iter().map(Value::from).collect()).await?;
+        // they keep their ids, under which somebody may be looking for them
+        let known = deliveries::take_dead(tx, &revived).await?;
+        for (event, _, delivery) in rows.iter_mut().chain(&mut dead) {
+            if let Some(id) = known.get(&(*event, delivery.endpoint)) {
+                delivery.id = *id;
+            }
+        }
     }
     deliveries::insert(tx, instance_pk, &rows).await?;
     let mut sent = Sent::default();

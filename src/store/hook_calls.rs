@@ -260,14 +260,8 @@ pub(crate) async fn apply(
         let Some(Accepted::New(job)) = accept.answer.take() else { continue };
         let sql = "INSERT INTO hook_sends (job_id, plugin, instance_pk, chat, message_id, created_at)
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let values = values![
-            job.id.0,
-            send.plugin.clone(),
-            instance_pk,
-            job.chat.clone(),
-            job.message_id.as_str(),
-            now.0
-        ];
+        let values =
+            values![job.id.0, send.plugin.clone(), instance_pk, job.chat.clone(), job.message_id.as_str(), now.0];
         tx.db.run(sql, values).await?;
         sent.jobs.push(job);
     }
@@ -275,11 +269,7 @@ pub(crate) async fn apply(
 }
 
 /// Writes calls: (event, call).
-pub(crate) async fn insert_calls(
-    tx: &Tx,
-    instance_pk: i64,
-    calls: &[(i64, &NewHookCall)],
-) -> Result<(), StoreError> {
+pub(crate) async fn insert_calls(tx: &Tx, instance_pk: i64, calls: &[(i64, &NewHookCall)]) -> Result<(), StoreError> {
     const WIDTH: usize = 12;
     for calls in calls.chunks(MAX_BINDS / WIDTH) {
         let mut values = Vec::with_capacity(calls.len() * WIDTH);

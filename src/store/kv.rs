@@ -18,10 +18,16 @@ pub struct KvWrite {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KvChange {
     /// Without `ttl` it stays until it is deleted.
-    Set { value: Vec<u8>, ttl: Option<Duration> },
+    Set {
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+    },
     Delete,
     /// To the stored decimal number, or to 0. Without `ttl` the expiry stays as it is.
-    Add { by: i64, ttl: Option<Duration> },
+    Add {
+        by: i64,
+        ttl: Option<Duration>,
+    },
 }
 
 fn value_place(instance_pk: i64, plugin: &str, key: &str) -> String {
@@ -127,14 +133,7 @@ async fn put(
                ON CONFLICT (plugin, instance_pk, entry) DO UPDATE SET value = excluded.value, bytes = excluded.bytes,
                expires_at = excluded.expires_at, updated_at = excluded.updated_at";
     let bytes = i64::try_from(write.key.len() + value.len()).unwrap_or(i64::MAX);
-    let values = values![
-        write.plugin.clone(),
-        instance_pk,
-        write.key.as_bytes().to_vec(),
-        sealed,
-        bytes,
-        expires_at,
-        now.0
-    ];
+    let values =
+        values![write.plugin.clone(), instance_pk, write.key.as_bytes().to_vec(), sealed, bytes, expires_at, now.0];
     tx.db.run(sql, values).await.map(drop)
 }

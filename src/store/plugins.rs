@@ -157,7 +157,10 @@ impl Store {
             active: row.try_get("", "active")?,
             previous: row.try_get("", "previous")?,
             suspended: row.try_get("", "suspended")?,
-            grants: row.try_get::<Option<String>>("", "grants")?.map(|text| json("plugin's grants", &text)).transpose()?,
+            grants: row
+                .try_get::<Option<String>>("", "grants")?
+                .map(|text| json("plugin's grants", &text))
+                .transpose()?,
             config,
             created_at: Timestamp(row.try_get("", "created_at")?),
             updated_at: Timestamp(row.try_get("", "updated_at")?),

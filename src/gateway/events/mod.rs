@@ -89,6 +89,14 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
 async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     loop {
         let done = async {
+            if gateway.inner.hooks.any() {
+                // an instance that is going, or not there yet: its events must not go by their hooks
+                let handle = gateway.inner.instances.by_pk(pk).ok_or(StoreError::EpochLost)?;
+                if gateway.inner.hooks.transform(&handle.id) {
+                    let endpoints = endpoints(gateway, pk).await?;
+                    return crate::hooks::fan_out(gateway, &handle, &endpoints).await;
+                }
+            }
             let pending = gateway.store().pending_events(pk, BATCH).await?;
             if pending.is_empty() {
                 return Ok(true);
@@ -113,7 +121,7 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     }
 }
 
-/// Which endpoints get an event. Hooks will stand here.
+/// Which endpoints get an event of an instance without transforms.
 fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
     let deliveries = endpoints
         .iter()

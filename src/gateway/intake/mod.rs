@@ -105,7 +105,7 @@ impl Gateway {
     }
 
     /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
-    fn enqueue(&self, handle: &Handle, job: &Job) {
+    pub(crate) fn enqueue(&self, handle: &Handle, job: &Job) {
         if job.state == JobState::Queued {
             self.inner.queue.push(job);
         } else if let Some(at) = job.send_at {

@@ -2,10 +2,10 @@
 
 use super::{Accepted, Job, NewJob};
 use crate::entity::{idempotency, jobs};
+use crate::seal::Sealer;
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Op, Tx};
 use crate::{Store, StoreError};
-use crate::seal::Sealer;
 use kero_domain::{InstanceId, JobId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
 use std::collections::{HashMap, HashSet};

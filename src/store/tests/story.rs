@@ -105,7 +105,8 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     assert!(store.settle_job(job.id, pk, epoch, Settlement::Sent { at: Timestamp::now() }, Some(ack)).await.unwrap());
     let row = store.pending_events(pk, 1).await.unwrap()[0].row;
     let delivery = NewDelivery { id: DeliveryId::new(), endpoint, next_at: Timestamp(0) };
-    let out = FanOut { event_row: row, verdict: Verdict::Pass, data: None, deliveries: vec![delivery.clone()], hooked: None };
+    let out =
+        FanOut { event_row: row, verdict: Verdict::Pass, data: None, deliveries: vec![delivery.clone()], hooked: None };
     store.fan_out(pk, epoch, vec![out]).await.unwrap();
     let attempt = Attempt {
         n: 1,
