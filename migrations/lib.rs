@@ -7,6 +7,7 @@ use sea_orm_migration::prelude::*;
 
 mod m20261124_000001_gateway;
 mod m20261124_000002_device_store;
+mod m20261125_000003_delivery;
 mod m20261125_000005_hooks;
 mod table;
 
@@ -19,6 +20,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261124_000001_gateway::Migration),
             Box::new(m20261124_000002_device_store::Migration),
+            Box::new(m20261125_000003_delivery::Migration),
             Box::new(m20261125_000005_hooks::Migration),
         ]
     }

@@ -225,6 +225,8 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             concurrency: config.delivery.concurrency,
             per_endpoint: config.delivery.per_endpoint,
             max_response: config.delivery.max_response,
+            max_payload: config.delivery.max_payload,
+            public_url: config.http.public_url.clone(),
         },
         hooks: HooksConfig {
             dist_dir: config.hooks.dist_dir.clone(),

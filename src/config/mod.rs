@@ -146,6 +146,7 @@ pub struct Delivery {
     pub concurrency: usize,
     pub per_endpoint: usize,
     pub max_response: usize,
+    pub max_payload: usize,
 }
 
 /// Plugins.

@@ -86,6 +86,8 @@ pub fn validate(config: &Config) -> Vec<String> {
     );
 
     check(config.delivery.timeout >= Duration::from_millis(100), "delivery.timeout: must be 100 ms or more");
+    check(config.delivery.timeout <= Duration::from_secs(30), "delivery.timeout: must be 30 s or less");
+    check(config.delivery.max_payload >= 4096, "delivery.max_payload: must be 4096 or more");
     check(config.delivery.concurrency >= 1, "delivery.concurrency: must be 1 or more");
     check(config.delivery.per_endpoint >= 1, "delivery.per_endpoint: must be 1 or more");
     check(

@@ -36,7 +36,7 @@ impl Gateway {
         let instance = self.instance(id).await?;
         let existed = self.store().delete_webhook(instance.pk).await.map_err(fault)?;
         self.inner.fanout.endpoints_changed(instance.pk);
-        if existed { Ok(()) } else { Err(FaultCode::WebhookNotFound.into()) }
+        if existed.is_some() { Ok(()) } else { Err(FaultCode::WebhookNotFound.into()) }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::seal::place;
 use crate::sql::{MAX_BINDS, placeholders, tuples, values};
 use crate::writer::{Op, Tx, work};
 use crate::{Store, StoreError};
-use kero_domain::{DeliveryId, EndpointId, Timestamp};
+use kero_domain::{DeliveryId, EndpointId, EventKind, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +24,41 @@ pub struct Delivery {
     pub event: Event,
     /// Tries so far.
     pub attempts: u32,
+    /// Tries that the retry schedule does not count: probes, and those before a replay.
+    pub uncounted: u32,
+    pub trigger: Trigger,
+    /// What every try sends, once that is fixed; until then it follows from the event alone.
+    pub request: Option<Vec<u8>>,
     pub next_at: Timestamp,
     pub created_at: Timestamp,
+}
+
+/// What made the gateway try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The event, or the retry schedule after it.
+    Event,
+    /// Somebody asked for a replay.
+    Manual,
+    /// Finding out whether an endpoint that failed answers again; the schedule does not count it.
+    Probe,
+}
+
+impl Trigger {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Manual => "manual",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+impl std::str::FromStr for Trigger {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Event, Self::Manual, Self::Probe].into_iter().find(|known| known.as_str() == text).ok_or(())
+    }
 }
 
 /// One HTTP try.
@@ -34,11 +67,19 @@ pub struct Attempt {
     /// 1 is the first.
     pub n: u32,
     pub at: Timestamp,
+    pub trigger: Trigger,
     pub http_status: Option<u16>,
     pub error: Option<String>,
+    /// Absent when a connection was there already, or a name had not to be resolved.
+    pub dns_ms: Option<u64>,
+    pub connect_ms: Option<u64>,
+    /// Until the answer's status and headers.
+    pub first_byte_ms: Option<u64>,
     pub total_ms: u64,
     /// The beginning of the answer; stored sealed, since receivers echo what they got.
     pub response_head: Option<String>,
+    /// When the next one is due; `None` after the last.
+    pub next_at: Option<Timestamp>,
 }
 
 /// What a try leads to.
@@ -53,72 +94,74 @@ pub enum DeliveryOutcome {
 }
 
 /// The due pass: `$1` now, `$2` how many.
-pub(crate) const DUE: &str = "SELECT d.* FROM deliveries d CROSS JOIN endpoints e WHERE e.id = d.endpoint_id
-     AND d.state = 'pending' AND d.head AND d.next_at <= $1 AND e.enabled ORDER BY d.next_at, d.event_pk LIMIT $2";
+pub(crate) const DUE: &str = "SELECT d.* FROM endpoints e CROSS JOIN deliveries d WHERE d.endpoint_id = e.id
+     AND d.state = 'pending' AND d.head AND d.priority IN (0, 1) AND d.next_at <= $1 AND e.enabled
+     ORDER BY d.priority, d.next_at, d.event_pk LIMIT $2";
 
-/// Writes the deliveries of a fan-out: (event, order key, delivery).
-pub(crate) async fn insert(tx: &Tx, instance_pk: i64, rows: &[(i64, String, NewDelivery)]) -> Result<(), StoreError> {
-    const WIDTH: usize = 11;
+/// A delivery to write.
+pub(crate) struct Row {
+    pub event_pk: i64,
+    pub instance_pk: i64,
+    /// The event's.
+    pub order_key: String,
+    pub kind: EventKind,
+    pub delivery: NewDelivery,
+}
+
+/// Acknowledgements of sends go first: somebody waits for them.
+fn priority(kind: EventKind) -> i16 {
+    i16::from(kind != EventKind::MessageAck)
+}
+
+/// Writes deliveries, each into the line that its endpoint's order gives it. Those of an endpoint that is gone, and
+/// those that are there already, are left out.
+pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<(), StoreError> {
+    const WIDTH: usize = 8;
     let now = Timestamp::now().0;
     for rows in rows.chunks(MAX_BINDS / WIDTH) {
-        let mut values = Vec::with_capacity(rows.len() * WIDTH);
-        for (event_pk, order_key, delivery) in rows {
+        let mut values = values![now, trigger.as_str()];
+        for row in rows {
             values.extend(values![
-                delivery.id.0,
-                delivery.endpoint.0,
-                *event_pk,
-                instance_pk,
-                order_key.clone(),
-                "pending",
-                false,
-                0i32,
-                delivery.next_at.0,
-                now,
-                now
+                row.delivery.id.0,
+                row.delivery.endpoint.0,
+                row.event_pk,
+                row.instance_pk,
+                row.order_key.clone(),
+                row.delivery.id.to_string(),
+                priority(row.kind),
+                row.delivery.next_at.0
             ]);
         }
         let sql = format!(
-            "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, attempts, next_at,
-             created_at, updated_at) VALUES {} ON CONFLICT DO NOTHING",
-            tuples(0, rows.len(), WIDTH)
+            "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, priority, attempts,
+             uncounted, triggered_by, next_at, created_at, updated_at)
+             SELECT v.column1, e.id, v.column3, v.column4,
+               CASE e.ordering WHEN 'none' THEN v.column6 WHEN 'strict' THEN '' ELSE v.column5 END,
+               'pending', FALSE, v.column7, 0, 0, $2, v.column8, $1, $1
+             FROM (VALUES {}) AS v JOIN endpoints e ON e.id = v.column2 WHERE TRUE ON CONFLICT DO NOTHING",
+            tuples(2, rows.len(), WIDTH)
         );
         tx.db.run(sql, values).await?;
-        let ids: Vec<Value> = rows.iter().map(|(_, _, delivery)| Value::from(delivery.id.0)).collect();
+        let ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();
         let sql = format!(
-            "UPDATE deliveries SET head = $1 WHERE id IN ({}) AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier
+            "UPDATE deliveries SET head = TRUE WHERE id IN ({}) AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier
              WHERE earlier.endpoint_id = deliveries.endpoint_id AND earlier.instance_pk = deliveries.instance_pk
                AND earlier.order_key = deliveries.order_key AND earlier.state = 'pending'
                AND earlier.event_pk < deliveries.event_pk)",
-            placeholders(1, ids.len())
+            placeholders(0, ids.len())
         );
-        let mut values = values![true];
-        values.extend(ids);
-        tx.db.run(sql, values).await?;
+        tx.db.run(sql, ids).await?;
     }
     Ok(())
 }
 
-/// Writes deliveries that are dead from the start: a hook failed on their event.
-pub(crate) async fn insert_dead(
-    tx: &Tx,
-    instance_pk: i64,
-    rows: &[(i64, String, NewDelivery)],
-) -> Result<(), StoreError> {
-    const WIDTH: usize = 11;
-    let now = Timestamp::now().0;
-    for rows in rows.chunks(MAX_BINDS / WIDTH) {
-        let mut values = Vec::with_capacity(rows.len() * WIDTH);
-        for (event_pk, order_key, delivery) in rows {
-            let (id, endpoint) = (delivery.id.0, delivery.endpoint.0);
-            values.extend(values![id, endpoint, *event_pk, instance_pk, order_key.clone()]);
-            values.extend(values!["dead", false, 0i32, delivery.next_at.0, now, now]);
-        }
-        let sql = format!(
-            "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, attempts, next_at,
-             created_at, updated_at) VALUES {} ON CONFLICT DO NOTHING",
-            tuples(0, rows.len(), WIDTH)
-        );
-        tx.db.run(sql, values).await?;
+/// Ends deliveries that were just written: a hook failed on their event.
+pub(crate) async fn kill(tx: &Tx, rows: &[Row]) -> Result<(), StoreError> {
+    for rows in rows.chunks(MAX_BINDS) {
+        let ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();
+        let which = placeholders(0, ids.len());
+        let sql = format!("UPDATE deliveries SET state = 'dead', head = FALSE WHERE id IN ({which})");
+        tx.db.run(sql, ids).await?;
     }
     Ok(())
 }
@@ -140,6 +183,10 @@ fn head_place(instance_pk: i64, delivery: Uuid, n: u32) -> String {
     place("attempts.response_head", instance_pk, format_args!("{delivery}|{n}"))
 }
 
+fn request_place(instance_pk: i64, delivery: Uuid) -> String {
+    place("deliveries.request", instance_pk, delivery)
+}
+
 impl Store {
     /// Deliveries to try now, the longest due first: heads of their lines, of enabled endpoints.
     pub async fn due_deliveries(&self, now: Timestamp, limit: u64) -> Result<Vec<Delivery>, StoreError> {
@@ -155,6 +202,28 @@ impl Store {
                    WHERE d.state = 'pending' AND d.head AND e.enabled";
         let Some(row) = self.reader().one(sql, Vec::new()).await? else { return Ok(None) };
         Ok(row.try_get::<Option<i64>>("", "next_at")?.map(Timestamp))
+    }
+
+    /// Fixes what every try of a delivery sends; the first one that was fixed stays. What counts from now on.
+    pub async fn freeze_request(
+        &self,
+        instance_pk: i64,
+        delivery: DeliveryId,
+        request: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let sealed = self.sealer().seal(&request_place(instance_pk, delivery.0), request)?;
+        self.submit(instance_pk, None, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let sealed = sealed.clone();
+                Box::pin(async move {
+                    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
+                    let row = tx.db.one(sql, values![sealed, delivery.0]).await?.ok_or(StoreError::NotFound)?;
+                    let place = request_place(instance_pk, delivery.0);
+                    tx.sealer.open("delivery's request", &place, &row.try_get::<Vec<u8>>("", "request")?)
+                })
+            }))
+        })
+        .await
     }
 
     /// Stores a try and what it leads to; when that ends the delivery, the next in line moves up. Nothing happens
@@ -184,8 +253,7 @@ impl Store {
 
     /// The tries of a delivery, oldest first.
     pub async fn attempts(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
-        let sql = "SELECT a.n, a.started_at, a.http_status, a.error, a.total_ms, a.response_head, d.instance_pk
-                   FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.delivery_id = $1 ORDER BY a.n";
+        let sql = "SELECT a.*, d.instance_pk FROM attempts a JOIN deliveries d ON d.id = a.delivery_id WHERE a.delivery_id = $1 ORDER BY a.n";
         let rows = self.reader().all(sql, values![delivery.0]).await?;
         let mut attempts = Vec::with_capacity(rows.len());
         for row in rows {
@@ -198,9 +266,17 @@ impl Store {
                     Some(String::from_utf8(bytes).map_err(|_| StoreError::Corrupt("attempt's response"))?)
                 }
             };
+            let millis = |column: &str| -> Result<Option<u64>, StoreError> {
+                Ok(row.try_get::<Option<i64>>("", column)?.and_then(|millis| u64::try_from(millis).ok()))
+            };
             attempts.push(Attempt {
                 n,
                 at: Timestamp(row.try_get("", "started_at")?),
+                trigger: trigger(&row.try_get::<String>("", "triggered_by")?)?,
+                dns_ms: millis("dns_ms")?,
+                connect_ms: millis("connect_ms")?,
+                first_byte_ms: millis("first_byte_ms")?,
+                next_at: row.try_get::<Option<i64>>("", "next_at")?.map(Timestamp),
                 http_status: row
                     .try_get::<Option<i32>>("", "http_status")?
                     .and_then(|status| u16::try_from(status).ok()),
@@ -227,18 +303,38 @@ impl Store {
         let by_event: HashMap<i64, Event> =
             self.read_events(found).await?.into_iter().map(|event| (event.row, event)).collect();
         // a delivery whose endpoint or event was just deleted is going, too
-        let whole = rows.into_iter().filter_map(|row| {
-            Some(Delivery {
+        let mut whole = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (Some(endpoint), Some(event)) =
+                (by_endpoint.get(&EndpointId(row.endpoint_id)), by_event.get(&row.event_pk))
+            else {
+                continue;
+            };
+            let request = row.request.map(|sealed| {
+                self.sealer().open("delivery's request", &request_place(row.instance_pk, row.id), &sealed)
+            });
+            whole.push(Delivery {
                 id: DeliveryId(row.id),
-                endpoint: by_endpoint.get(&EndpointId(row.endpoint_id))?.clone(),
-                event: by_event.get(&row.event_pk)?.clone(),
+                endpoint: endpoint.clone(),
+                event: event.clone(),
                 attempts: u32::try_from(row.attempts).unwrap_or(0),
+                uncounted: u32::try_from(row.uncounted).unwrap_or(0),
+                trigger: trigger(&row.triggered_by)?,
+                request: request.transpose()?,
                 next_at: Timestamp(row.next_at),
                 created_at: Timestamp(row.created_at),
-            })
-        });
-        Ok(whole.collect())
+            });
+        }
+        Ok(whole)
     }
+}
+
+fn trigger(text: &str) -> Result<Trigger, StoreError> {
+    text.parse().map_err(|()| StoreError::Corrupt("delivery's trigger"))
+}
+
+fn signed(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 async fn record(
@@ -260,16 +356,22 @@ async fn record(
     let Some(row) = row else { return Ok(()) };
     tx.db
         .run(
-            "INSERT INTO attempts (delivery_id, n, started_at, http_status, error, total_ms, response_head)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            "INSERT INTO attempts (delivery_id, n, started_at, triggered_by, http_status, error, dns_ms, connect_ms,
+             first_byte_ms, total_ms, response_head, next_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING",
             values![
                 delivery.0,
                 n,
                 attempt.at.0,
+                attempt.trigger.as_str(),
                 attempt.http_status.map(i32::from),
                 attempt.error.clone(),
-                i64::try_from(attempt.total_ms).unwrap_or(i64::MAX),
-                response_head
+                attempt.dns_ms.map(signed),
+                attempt.connect_ms.map(signed),
+                attempt.first_byte_ms.map(signed),
+                signed(attempt.total_ms),
+                response_head,
+                attempt.next_at.map(|at| at.0)
             ],
         )
         .await?;

@@ -340,18 +340,19 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut], staged: &[Vec<Stag
         return Ok(FannedOut::default());
     }
     let sql = format!(
-        "SELECT pk, id, order_key, fanout, seq, verdict FROM events WHERE instance_pk = $1 AND pk IN ({})",
+        "SELECT pk, id, kind, order_key, fanout, seq, verdict FROM events WHERE instance_pk = $1 AND pk IN ({})",
         placeholders(1, items.len())
     );
     let mut values = values![instance_pk];
     values.extend(items.iter().map(|item| Value::from(item.event_row)));
-    let mut pending: HashMap<i64, (Uuid, String)> = HashMap::new();
+    let mut pending: HashMap<i64, (Uuid, EventKind, String)> = HashMap::new();
     let mut revived = Vec::new();
     let mut numbers = Vec::new();
     for row in tx.db.all(sql, values).await? {
         let pk: i64 = row.try_get("", "pk")?;
         if row.try_get::<i16>("", "fanout")? == PENDING {
-            pending.insert(pk, (row.try_get("", "id")?, row.try_get("", "order_key")?));
+            let kind = word("event kind", &row.try_get::<String>("", "kind")?)?;
+            pending.insert(pk, (row.try_get("", "id")?, kind, row.try_get("", "order_key")?));
             if row.try_get::<Option<String>>("", "verdict")?.is_some() {
                 revived.push(pk);
             }
@@ -371,14 +372,19 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut], staged: &[Vec<Stag
     let mut values = Vec::new();
     let (mut rows, mut dead) = (Vec::new(), Vec::new());
     for (item, _) in &items {
-        let Some((id, order_key)) = pending.get(&item.event_row) else { continue };
+        let Some((id, kind, order_key)) = pending.get(&item.event_row) else { continue };
         let number = (!hidden(item.verdict)).then_some(seq);
         if let Some(number) = number {
             seq += 1;
             numbers.push((item.event_row, number));
         }
-        let deliveries = item.deliveries.iter();
-        let deliveries = deliveries.map(|delivery| (item.event_row, order_key.clone(), delivery.clone()));
+        let deliveries = item.deliveries.iter().map(|delivery| deliveries::Row {
+            event_pk: item.event_row,
+            instance_pk,
+            order_key: order_key.clone(),
+            kind: *kind,
+            delivery: delivery.clone(),
+        });
         let state = match item.verdict {
             Verdict::Drop => DROPPED,
             Verdict::Dead => {
@@ -404,16 +410,19 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut], staged: &[Vec<Stag
     if !revived.is_empty() {
         // they keep their ids, under which somebody may be looking for them
         let known = deliveries::take_dead(tx, &revived).await?;
-        for (event, _, delivery) in rows.iter_mut().chain(&mut dead) {
-            if let Some(id) = known.get(&(*event, delivery.endpoint)) {
-                delivery.id = *id;
+        for row in rows.iter_mut().chain(&mut dead) {
+            if let Some(id) = known.get(&(row.event_pk, row.delivery.endpoint)) {
+                row.delivery.id = *id;
             }
         }
     }
-    deliveries::insert(tx, instance_pk, &rows).await?;
+    if !dead.is_empty() {
+        deliveries::insert(tx, &dead, deliveries::Trigger::Event).await?;
+        deliveries::kill(tx, &dead).await?;
+    }
+    deliveries::insert(tx, &rows, deliveries::Trigger::Event).await?;
     let mut sent = Sent::default();
     if items.iter().any(|(item, _)| item.hooked.is_some()) {
-        deliveries::insert_dead(tx, instance_pk, &dead).await?;
         leave_hooked(tx, instance_pk, &items, &mut sent).await?;
     }
     numbers.sort_unstable();

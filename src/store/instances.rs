@@ -1,6 +1,6 @@
 //! Instances: the WhatsApp accounts, and who owns them.
 
-use crate::endpoints::NewEndpoint;
+use crate::endpoints::{EndpointChange, NewEndpoint};
 use crate::entity::{endpoints, instances};
 use crate::events::{self, EventRow};
 use crate::jobs::word;
@@ -74,7 +74,8 @@ impl Store {
         sync_history: bool,
         webhook: Option<NewEndpoint>,
     ) -> Result<Instance, StoreError> {
-        let (id, name, webhook) = (id.clone(), name.map(str::to_owned), webhook.map(Arc::new));
+        let (id, name, webhook) =
+            (id.clone(), name.map(str::to_owned), webhook.map(EndpointChange::from).map(Arc::new));
         let instance: Instance = self
             .submit(0, None, Durability::Power, |answer| {
                 Op::Run(work(answer, move |tx| {

@@ -31,8 +31,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use deliveries::{Attempt, Delivery, DeliveryOutcome};
-pub use endpoints::{Endpoint, NewEndpoint};
+pub use deliveries::{Attempt, Delivery, DeliveryOutcome, Trigger};
+pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
 pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall};

@@ -1,7 +1,7 @@
 //! The guard against requests into private networks (SSRF): it stands at the resolver, so a rebinding name is caught
 //! as well as a literal address, and the client follows no redirect and takes no system proxy.
 
-use super::DeliveryConfig;
+use super::{DeliveryConfig, timing};
 use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -107,6 +107,13 @@ pub fn check_url(text: &str, networks: &[IpNet]) -> Result<Url, UrlError> {
     Ok(url)
 }
 
+/// How long a name's look-up may take.
+const DNS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A backstop: every exchange has a deadline of its own, at most this.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
+
 struct GuardedResolver {
     networks: Arc<[IpNet]>,
 }
@@ -115,7 +122,10 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let networks = self.networks.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let started = tokio::time::Instant::now();
+            let lookup = tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name.as_str(), 0))).await;
+            timing::resolved(started.elapsed());
+            let found = lookup.map_err(|_| std::io::Error::other("the name could not be resolved in time"))??;
             let allowed: Vec<SocketAddr> = found.filter(|address| is_allowed(address.ip(), &networks)).collect();
             if allowed.is_empty() {
                 return Err(Box::new(UrlError::Private) as Box<dyn std::error::Error + Send + Sync>);
@@ -132,8 +142,9 @@ pub(crate) fn client(config: &DeliveryConfig) -> Result<reqwest::Client, reqwest
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        .timeout(config.timeout)
-        .connect_timeout(config.timeout.min(Duration::from_secs(10)))
+        .timeout(config.timeout.max(LONGEST_TIMEOUT))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .connector_layer(timing::Timed)
         .tcp_nodelay(true)
         .pool_idle_timeout(Duration::from_secs(60))
         .user_agent(concat!("Kero/", env!("CARGO_PKG_VERSION")))

@@ -1,12 +1,21 @@
 //! Deliveries: signed POSTs of fanned-out events, in order per chat, retried until they are accepted or dead.
 
+//!
+//! An attempt is a chain of plain steps ([`attempt`]): [`prepare`] what is sent, [`exchange`] it, [`classify`] the
+//! outcome, schedule, record.
+
 mod attempt;
+pub(crate) mod classify;
+pub(crate) mod exchange;
 pub mod guard;
+pub(crate) mod prepare;
 pub mod sign;
+mod timing;
 
 use crate::Gateway;
 use ipnet::IpNet;
 use kero_domain::{DeliveryId, EndpointId, Timestamp};
+use kero_store::Delivery;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +26,7 @@ use tokio::task::JoinSet;
 pub struct DeliveryConfig {
     /// Networks that the guard lets through although they are private.
     pub allow_networks: Vec<IpNet>,
-    /// The whole exchange: connect, send, answer.
+    /// The whole exchange: connect, send, answer. Endpoints may set their own.
     pub timeout: Duration,
     /// Waits after failed attempts; one more attempt than entries.
     pub schedule: Vec<Duration>,
@@ -27,18 +36,24 @@ pub struct DeliveryConfig {
     pub per_endpoint: usize,
     /// Bytes of an answer that are read.
     pub max_response: usize,
+    /// The largest body that is sent; a larger one becomes a thin event.
+    pub max_payload: usize,
+    /// Where clients reach the gateway, for the thin events' `fetch_url`; a path alone without it.
+    pub public_url: Option<String>,
 }
 
 impl Default for DeliveryConfig {
     fn default() -> Self {
-        let secs = [5, 30, 120, 600, 1_800, 3_600, 7_200, 21_600, 86_400];
+        let secs = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
         Self {
             allow_networks: Vec::new(),
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(15),
             schedule: secs.map(Duration::from_secs).to_vec(),
             concurrency: 64,
             per_endpoint: 8,
             max_response: 16 * 1024,
+            max_payload: 256 * 1024,
+            public_url: None,
         }
     }
 }
@@ -48,18 +63,24 @@ impl Default for DeliveryConfig {
 pub(crate) struct DeliveryHandle {
     wake: Arc<Notify>,
     http: reqwest::Client,
+    config: Arc<DeliveryConfig>,
 }
 
 impl DeliveryHandle {
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
+
+    /// The waits after failed attempts of a delivery.
+    fn schedule<'a>(&'a self, delivery: &'a Delivery) -> &'a [Duration] {
+        delivery.endpoint.schedule.as_deref().unwrap_or(&self.config.schedule)
+    }
 }
 
 pub(crate) fn channel(config: &DeliveryConfig) -> Result<(DeliveryHandle, Arc<Notify>), reqwest::Error> {
     let wake = Arc::new(Notify::new());
     let http = guard::client(config)?;
-    Ok((DeliveryHandle { wake: wake.clone(), http }, wake))
+    Ok((DeliveryHandle { wake: wake.clone(), http, config: Arc::new(config.clone()) }, wake))
 }
 
 /// How many due heads one look-up brings.

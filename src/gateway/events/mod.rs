@@ -126,6 +126,7 @@ fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
     let deliveries = endpoints
         .iter()
         .filter(|endpoint| endpoint.enabled && endpoint.events.wants(event.kind))
+        .filter(|endpoint| endpoint.narrow.lets_through(&event.order_key, &event.data))
         .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
         .collect();
     FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries, hooked: None }

@@ -339,7 +339,11 @@ impl Chains<'_> {
 
     fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
         let now = Timestamp::now();
-        let wanted = self.endpoints.iter().filter(|endpoint| endpoint.enabled && endpoint.events.wants(event.kind));
+        let wanted = self.endpoints.iter().filter(|endpoint| {
+            endpoint.enabled
+                && endpoint.events.wants(event.kind)
+                && endpoint.narrow.lets_through(&event.order_key, &event.data)
+        });
         wanted.map(|it| NewDelivery { id: DeliveryId::new(), endpoint: it.id, next_at: now }).collect()
     }
 }

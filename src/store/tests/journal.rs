@@ -1,7 +1,7 @@
 //! Events: append once, fan out densely, deliver in line.
 
 use super::{Fixture, event, on_both};
-use crate::{Attempt, DeliveryOutcome, FanOut, NewDelivery, NewEndpoint, Store, Verdict};
+use crate::{Attempt, DeliveryOutcome, FanOut, NewDelivery, NewEndpoint, Store, Trigger, Verdict};
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{DeliveryId, EndpointId, EventKind, NewEvent, Timestamp};
 use serde_json::json;
@@ -68,7 +68,19 @@ async fn endpoint(store: &Store, pk: i64, enabled: bool) -> EndpointId {
 }
 
 fn attempt(n: u32) -> Attempt {
-    Attempt { n, at: Timestamp::now(), http_status: Some(200), error: None, total_ms: 1, response_head: None }
+    Attempt {
+        n,
+        at: Timestamp::now(),
+        trigger: Trigger::Event,
+        http_status: Some(200),
+        error: None,
+        dns_ms: None,
+        connect_ms: Some(3),
+        first_byte_ms: Some(4),
+        total_ms: 5,
+        response_head: None,
+        next_at: None,
+    }
 }
 
 async fn deliveries_stand_in_line(fixture: Fixture) {

@@ -46,8 +46,8 @@ async fn instances(fixture: Fixture) {
     assert_eq!((changed.url.as_str(), changed.secret_text()), ("https://example.org/other", Some("s3cret")));
     let cleared = store.put_webhook(made.pk, NewEndpoint { secret: Some(None), ..webhook.clone() }).await.unwrap();
     assert_eq!((cleared.id, cleared.secret_text()), (changed.id, None));
-    assert!(store.delete_webhook(made.pk).await.unwrap());
-    assert!(!store.delete_webhook(made.pk).await.unwrap());
+    assert_eq!(store.delete_webhook(made.pk).await.unwrap(), Some(changed.id));
+    assert_eq!(store.delete_webhook(made.pk).await.unwrap(), None);
     assert!(store.webhook(made.pk).await.unwrap().is_none());
     assert!(matches!(store.put_webhook(9_999, webhook).await, Err(StoreError::NotFound)));
 
@@ -111,11 +111,20 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     let attempt = Attempt {
         n: 1,
         at: Timestamp::now(),
+        trigger: crate::Trigger::Event,
         http_status: Some(500),
         error: None,
+        dns_ms: Some(1),
+        connect_ms: None,
+        first_byte_ms: Some(2),
         total_ms: 3,
         response_head: Some(SECRET_TEXT.to_owned()),
+        next_at: Some(Timestamp(5)),
     };
+    let frozen = store.freeze_request(pk, delivery.id, SECRET_TEXT.as_bytes()).await.unwrap();
+    assert_eq!(frozen, SECRET_TEXT.as_bytes());
+    assert_eq!(store.freeze_request(pk, delivery.id, b"other").await.unwrap(), frozen, "the first one counts");
+    assert_eq!(store.due_deliveries(Timestamp(0), 1).await.unwrap()[0].request.as_deref(), Some(&frozen[..]));
     store.record_attempt(delivery.id, attempt.clone(), DeliveryOutcome::Retry { next_at: Timestamp(5) }).await.unwrap();
     assert_eq!(store.attempts(delivery.id).await.unwrap(), [attempt]);
     store.create_key([u8::try_from(pk).unwrap(); 32], Some("key"), Some(pk)).await.unwrap();
