@@ -199,6 +199,20 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Where the runner of `.js` hooks and the bundled plugins are: the configured folder, else one that was installed with
+/// the binary.
+pub fn dist_dir(config: &Config) -> PathBuf {
+    let configured = config.hooks.dist_dir.clone();
+    if configured.is_dir() {
+        return configured;
+    }
+    let binary = std::env::current_exe().ok();
+    let beside = binary.as_deref().and_then(Path::parent);
+    let installed =
+        beside.into_iter().flat_map(|folder| [folder.join("plugins"), folder.join("../share/kero/plugins")]);
+    installed.into_iter().find(|folder| folder.is_dir()).unwrap_or(configured)
+}
+
 fn gateway_config(config: &Config) -> GatewayConfig {
     let (whatsapp, sending, queue) = (&config.whatsapp, &config.sending, &config.queue);
     GatewayConfig {
@@ -229,7 +243,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             public_url: config.http.public_url.clone(),
         },
         hooks: HooksConfig {
-            dist_dir: config.hooks.dist_dir.clone(),
+            dist_dir: dist_dir(config),
             cache_dir: config.data_dir.join("compiled-hooks"),
             max_artefact: config.hooks.max_artefact,
             compile_timeout: config.hooks.compile_timeout,

@@ -24,6 +24,10 @@ impl Position for JobId {
     const MARK: &'static str = "j";
 }
 
+impl Position for uuid::Uuid {
+    const MARK: &'static str = "u";
+}
+
 pub(crate) fn encode<P: Position>(position: &P) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}{position}", P::MARK))
 }

@@ -12,6 +12,8 @@ use crate::jobs::JobsApi;
 use crate::limits::Limits;
 use crate::messages::MessagesApi;
 use crate::pairing::PairingApi;
+use crate::plugin_form::MaxArtefact;
+use crate::plugins::PluginsApi;
 use crate::queue::QueueApi;
 use crate::spec::{self, SpecVersion};
 use crate::system::SystemApi;
@@ -21,7 +23,8 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations = (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, QueueApi, SystemApi);
+type Operations =
+    (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, PluginsApi, QueueApi, SystemApi);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
@@ -33,6 +36,7 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         JobsApi { handle: handle() },
         WebhookApi { handle: handle() },
         EventsApi { handle: handle() },
+        PluginsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },
     );
@@ -56,6 +60,7 @@ pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
     Frame {
         inner: routes.boxed(),
         keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
+        max_artefact: MaxArtefact(config.max_artefact),
         limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
         request_timeout: config.request_timeout,
         cors: Cors::new(&config.cors_origins),

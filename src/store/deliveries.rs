@@ -6,7 +6,7 @@
 use crate::endpoints::{Endpoint, endpoint};
 use crate::entity::{deliveries, endpoints, events};
 use crate::events::{Event, NewDelivery};
-use crate::seal::place;
+use crate::seal::{Sealer, place};
 use crate::sql::{MAX_BINDS, placeholders, tuples, values};
 use crate::writer::{Op, Tx, work};
 use crate::{Store, StoreError};
@@ -211,16 +211,11 @@ impl Store {
         delivery: DeliveryId,
         request: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let sealed = self.sealer().seal(&request_place(instance_pk, delivery.0), request)?;
+        let sealed = seal_request(self.sealer(), instance_pk, delivery, request)?;
         self.submit(instance_pk, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let sealed = sealed.clone();
-                Box::pin(async move {
-                    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
-                    let row = tx.db.one(sql, values![sealed, delivery.0]).await?.ok_or(StoreError::NotFound)?;
-                    let place = request_place(instance_pk, delivery.0);
-                    tx.sealer.open("delivery's request", &place, &row.try_get::<Vec<u8>>("", "request")?)
-                })
+                Box::pin(async move { Ok(fix_request(tx, instance_pk, delivery, sealed).await?.0) })
             }))
         })
         .await
@@ -237,15 +232,12 @@ impl Store {
         // all of an instance's deliveries are written by its writer, so that heads and their successors agree
         let find = deliveries::Entity::find_by_id(delivery.0).select_only().column(deliveries::Column::InstancePk);
         let Some(instance_pk) = find.into_tuple::<i64>().one(self.reader()).await? else { return Ok(()) };
-        let sealed = match &attempt.response_head {
-            Some(head) => Some(self.sealer().seal(&head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())?),
-            None => None,
-        };
+        let sealed = seal_head(self.sealer(), instance_pk, delivery, &attempt)?;
         let attempt = Arc::new(attempt);
         self.submit(instance_pk, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let (attempt, sealed) = (Arc::clone(&attempt), sealed.clone());
-                Box::pin(async move { record(tx, delivery, &attempt, sealed, outcome).await })
+                Box::pin(async move { record(tx, delivery, &attempt, sealed, outcome).await.map(drop) })
             }))
         })
         .await
@@ -337,13 +329,47 @@ fn signed(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-async fn record(
+pub(crate) fn seal_request(
+    sealer: &Sealer,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    request: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    sealer.seal(&request_place(instance_pk, delivery.0), request)
+}
+
+/// What every try sends from now on, and whether it is this.
+pub(crate) async fn fix_request(
+    tx: &Tx,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    sealed: Vec<u8>,
+) -> Result<(Vec<u8>, bool), StoreError> {
+    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
+    let row = tx.db.one(sql, values![sealed.clone(), delivery.0]).await?.ok_or(StoreError::NotFound)?;
+    let stored = row.try_get::<Vec<u8>>("", "request")?;
+    let place = request_place(instance_pk, delivery.0);
+    Ok((tx.sealer.open("delivery's request", &place, &stored)?, stored == sealed))
+}
+
+pub(crate) fn seal_head(
+    sealer: &Sealer,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    attempt: &Attempt,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let place = head_place(instance_pk, delivery.0, attempt.n);
+    attempt.response_head.as_ref().map(|head| sealer.seal(&place, head.as_bytes())).transpose()
+}
+
+/// False when the delivery is gone or has ended: nothing was written.
+pub(crate) async fn record(
     tx: &Tx,
     delivery: DeliveryId,
     attempt: &Attempt,
     response_head: Option<Vec<u8>>,
     outcome: DeliveryOutcome,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let n = i32::try_from(attempt.n).unwrap_or(i32::MAX);
     let (state, next_at) = match outcome {
         DeliveryOutcome::Delivered => ("delivered", None),
@@ -353,7 +379,7 @@ async fn record(
     let sql = "UPDATE deliveries SET state = $1, next_at = COALESCE($2, next_at), attempts = $3, updated_at = $4
                WHERE id = $5 AND state = 'pending' RETURNING endpoint_id, instance_pk, order_key";
     let row = tx.db.one(sql, values![state, next_at, n, Timestamp::now().0, delivery.0]).await?;
-    let Some(row) = row else { return Ok(()) };
+    let Some(row) = row else { return Ok(false) };
     tx.db
         .run(
             "INSERT INTO attempts (delivery_id, n, started_at, triggered_by, http_status, error, dns_ms, connect_ms,
@@ -376,11 +402,12 @@ async fn record(
         )
         .await?;
     if state == "pending" {
-        return Ok(());
+        return Ok(true);
     }
     let line: (Uuid, i64, String) =
         (row.try_get("", "endpoint_id")?, row.try_get("", "instance_pk")?, row.try_get("", "order_key")?);
     let sql = "UPDATE deliveries SET head = $1 WHERE id = (SELECT id FROM deliveries WHERE endpoint_id = $2
                AND instance_pk = $3 AND order_key = $4 AND state = 'pending' ORDER BY event_pk LIMIT 1)";
-    tx.db.run(sql, values![true, line.0, line.1, line.2]).await.map(drop)
+    tx.db.run(sql, values![true, line.0, line.1, line.2]).await?;
+    Ok(true)
 }

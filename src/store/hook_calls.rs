@@ -1,5 +1,6 @@
 //! What hooks did: their calls with their cost, and the messages that they sent.
 
+use crate::deliveries::{self, Attempt, Delivery, DeliveryOutcome};
 use crate::jobs::Accept;
 use crate::kv::{self, KvWrite};
 use crate::seal::place;
@@ -169,6 +170,80 @@ impl Store {
         .await
     }
 
+    /// Fixes what every try of a delivery sends, together with what its hooks left. When it was fixed before, that
+    /// counts, and nothing is left.
+    pub async fn shape_delivery(
+        &self,
+        instance_pk: i64,
+        delivery: DeliveryId,
+        event_row: i64,
+        request: Vec<u8>,
+        hooked: Hooked,
+    ) -> Result<Shaped, StoreError> {
+        let request = deliveries::seal_request(self.sealer(), instance_pk, delivery, &request)?;
+        let staged = self.staged_sends(&hooked.sends).await?;
+        let left = Arc::new((request, hooked, staged));
+        self.submit(instance_pk, None, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let left = Arc::clone(&left);
+                Box::pin(async move {
+                    let (request, hooked, staged) = &*left;
+                    let (request, new) = deliveries::fix_request(tx, instance_pk, delivery, request.clone()).await?;
+                    let mut sent = Sent::default();
+                    if new {
+                        leave(tx, instance_pk, event_row, hooked, staged, &mut sent).await?;
+                    }
+                    Ok(Shaped { request, jobs: sent.jobs, over_quota: sent.over_quota })
+                })
+            }))
+        })
+        .await
+    }
+
+    /// [`Store::record_attempt`], together with what the hooks that judged it left.
+    pub async fn record_judged_attempt(
+        &self,
+        delivery: &Delivery,
+        attempt: Attempt,
+        outcome: DeliveryOutcome,
+        hooked: Hooked,
+    ) -> Result<(Vec<Job>, Vec<String>), StoreError> {
+        let (instance_pk, event_row, id) = (delivery.event.instance_pk, delivery.event.row, delivery.id);
+        let head = deliveries::seal_head(self.sealer(), instance_pk, id, &attempt)?;
+        let staged = self.staged_sends(&hooked.sends).await?;
+        let left = Arc::new((attempt, head, hooked, staged));
+        self.submit(instance_pk, None, self.configured(), |answer| {
+            Op::Run(work(answer, move |tx| {
+                let left = Arc::clone(&left);
+                Box::pin(async move {
+                    let (attempt, head, hooked, staged) = &*left;
+                    let mut sent = Sent::default();
+                    if deliveries::record(tx, id, attempt, head.clone(), outcome).await? {
+                        leave(tx, instance_pk, event_row, hooked, staged, &mut sent).await?;
+                    }
+                    Ok((sent.jobs, sent.over_quota))
+                })
+            }))
+        })
+        .await
+    }
+
+    /// Puts a delivery off without a try.
+    pub async fn hold_delivery(
+        &self,
+        instance_pk: i64,
+        delivery: DeliveryId,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.submit(instance_pk, None, Durability::Process, |answer| {
+            Op::Run(work(answer, move |tx| {
+                let sql = "UPDATE deliveries SET next_at = $1 WHERE id = $2 AND state = 'pending'";
+                Box::pin(async move { tx.db.run(sql, values![until.0, delivery.0]).await.map(drop) })
+            }))
+        })
+        .await
+    }
+
     /// Which plugin sent these messages, by message id.
     pub async fn hook_senders(
         &self,
@@ -227,6 +302,28 @@ fn count(row: Option<sea_orm::QueryResult>) -> Result<u64, StoreError> {
 pub(crate) struct Staged {
     send: HookSend,
     instance_id: InstanceId,
+}
+
+/// A delivery's request that is fixed.
+#[derive(Debug, Clone)]
+pub struct Shaped {
+    pub request: Vec<u8>,
+    pub jobs: Vec<Job>,
+    pub over_quota: Vec<String>,
+}
+
+/// Writes what hooks left with a delivery.
+async fn leave(
+    tx: &Tx,
+    instance_pk: i64,
+    event_row: i64,
+    hooked: &Hooked,
+    staged: &[Staged],
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    apply(tx, instance_pk, &hooked.kv, staged, sent).await?;
+    let calls: Vec<(i64, &NewHookCall)> = hooked.calls.iter().map(|call| (event_row, call)).collect();
+    insert_calls(tx, instance_pk, &calls).await
 }
 
 /// What came of a plugin's sends.

@@ -35,7 +35,7 @@ pub use deliveries::{Attempt, Delivery, DeliveryOutcome, Trigger};
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
-pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall};
+pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
 pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
 pub use keys::ApiKey;

@@ -6,6 +6,7 @@ mod bad_input;
 mod baileys;
 mod chaos;
 mod foreign;
+mod hooks;
 mod house;
 mod lifecycle;
 mod promises;

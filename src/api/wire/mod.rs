@@ -10,6 +10,7 @@ pub(crate) mod members;
 pub(crate) mod message;
 pub(crate) mod pairing;
 pub(crate) mod payloads;
+pub(crate) mod plugin;
 pub(crate) mod queue;
 pub(crate) mod slug;
 pub(crate) mod system;

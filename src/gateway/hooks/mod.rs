@@ -6,6 +6,7 @@
 
 mod admin;
 mod capabilities;
+mod delivery;
 mod fanout;
 mod record;
 mod registry;
@@ -13,7 +14,10 @@ mod trial;
 mod upload;
 
 pub use admin::{Activation, PluginState, PluginView, VersionView};
+pub(crate) use delivery::{Shaping, judge, shape, took_sends};
 pub(crate) use fanout::fan_out;
+pub use kero_hooks::Kind as PluginKind;
+pub use kero_hooks::dry::Report;
 pub(crate) use registry::load;
 pub use trial::PluginTrial;
 pub use upload::{BUNDLED, CaseResult, PluginUpload, Uploaded};
@@ -58,6 +62,7 @@ pub(crate) struct Hooks {
     turn: tokio::sync::Mutex<()>,
     /// By instance: what its fan-out knows beside the rows.
     lines: Mutex<HashMap<i64, Lines>>,
+    waiting: delivery::Waiting,
     http: reqwest::Client,
     clock: Arc<SystemClock>,
     random: Arc<SystemRandom>,
@@ -72,6 +77,7 @@ impl Hooks {
             table: RwLock::default(),
             turn: tokio::sync::Mutex::default(),
             lines: Mutex::default(),
+            waiting: delivery::Waiting::default(),
             http,
             clock: Arc::default(),
             random: Arc::default(),

@@ -67,7 +67,7 @@ async fn endpoint(store: &Store, pk: i64, enabled: bool) -> EndpointId {
     store.put_webhook(pk, webhook).await.unwrap().id
 }
 
-fn attempt(n: u32) -> Attempt {
+pub(super) fn attempt(n: u32) -> Attempt {
     Attempt {
         n,
         at: Timestamp::now(),

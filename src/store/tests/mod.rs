@@ -2,6 +2,7 @@
 
 mod database;
 mod faults;
+mod hooks;
 mod journal;
 mod levels;
 mod plans;

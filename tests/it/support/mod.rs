@@ -8,7 +8,7 @@ mod sink;
 pub use gateway::{KEY, Kero, Options};
 pub use postgres::database_url;
 pub use redis::Redis;
-pub use sink::{Behaviour, Sink};
+pub use sink::{Behaviour, Received, Sink};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;

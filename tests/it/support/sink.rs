@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
 pub struct Received {
+    /// Method, path and query.
+    pub target: Option<String>,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -25,6 +27,8 @@ impl Received {
 /// How the sink answers.
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
+    /// 302 to a private address.
+    Redirect,
     Status(u16),
 }
 
@@ -59,6 +63,7 @@ impl Sink {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let target = Some(format!("{} {}", request.method(), request.uri()));
         let headers = request
             .headers()
             .iter()
@@ -68,9 +73,14 @@ impl Sink {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let Behaviour::Status(status) = *self.behaviour.lock().expect("behaviour");
-        self.received.lock().expect("received").push(Received { headers, body });
-        Response::builder().status(status).body(Full::default()).expect("an answer")
+        let behaviour = *self.behaviour.lock().expect("behaviour");
+        self.received.lock().expect("received").push(Received { target, headers, body });
+        match behaviour {
+            Behaviour::Status(status) => Response::builder().status(status),
+            Behaviour::Redirect => Response::builder().status(302).header("location", "http://10.1.2.3/"),
+        }
+        .body(Full::default())
+        .expect("an answer")
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
@@ -81,9 +91,15 @@ impl Sink {
         self.received.lock().expect("received").clone()
     }
 
+    /// Later looks do not find what came before.
+    pub fn forget(&self) {
+        self.received.lock().expect("received").clear();
+    }
+
     /// The envelopes of one event kind, in order of arrival.
     pub fn events(&self, kind: &str) -> Vec<Value> {
-        self.received().iter().map(Received::json).filter(|envelope| envelope["event"] == kind).collect()
+        let json = |it: &Received| serde_json::from_slice::<Value>(&it.body).unwrap_or_default();
+        self.received().iter().map(json).filter(|envelope| envelope["event"] == kind).collect()
     }
 
     pub async fn wait_for(&self, what: &str, pick: impl Fn(&Value) -> bool) -> (Received, Value) {
