@@ -13,7 +13,7 @@ const CHATS: usize = 64;
 const CALLERS: usize = 64;
 
 fn chat(n: usize) -> String {
-    format!("4915820{:05}", n % CHATS)
+    format!("4915820{:04}5", n % CHATS)
 }
 
 pub async fn run(common: &Common, instances: usize, in_flight: usize, redis: Option<&str>) {
@@ -28,7 +28,7 @@ pub async fn run(common: &Common, instances: usize, in_flight: usize, redis: Opt
     let store = common.store(stage::database(server, &folder, "bare").await).await;
     let mut clients = Vec::with_capacity(instances);
     for n in 0..instances {
-        let phone = format!("4915830{n:05}");
+        let phone = format!("4915830{n:04}5");
         clients.push(bare::paired(&http, &simulator, &store, &format!("bare{n}"), &phone, &chats).await);
     }
     let database = stage::database(server, &folder, "kero").await;
@@ -39,7 +39,7 @@ pub async fn run(common: &Common, instances: usize, in_flight: usize, redis: Opt
     ];
     let kero = stage::kero(&http, &simulator, &folder, database, &environment).await;
     for n in 0..instances {
-        kero.pair(&http, &simulator, &format!("load{n}"), &format!("4915840{n:05}")).await;
+        kero.pair(&http, &simulator, &format!("load{n}"), &format!("4915840{n:04}5")).await;
     }
 
     // every session is begun before the clock runs
