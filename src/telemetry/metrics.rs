@@ -15,9 +15,11 @@ pub enum Kind {
 pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_build_info", Kind::Gauge, "Always 1; the label tells the version."),
     ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event to an endpoint, by outcome."),
+    ("kero_hooks_breaker_open", Kind::Gauge, "1 while a plugin is suspended after too many faults."),
     ("kero_hooks_call_seconds", Kind::Histogram, "How long a hook's call took, by plugin."),
     ("kero_hooks_calls_total", Kind::Counter, "Calls of hooks by plugin, version and outcome."),
     ("kero_hooks_compile_seconds", Kind::Histogram, "How long plugins took to compile or to load."),
+    ("kero_hooks_host_calls_total", Kind::Counter, "Calls of plugins to the host."),
     ("kero_hooks_memory_peak_bytes", Kind::Gauge, "The most memory that a plugin's last call had in use."),
     ("kero_hooks_ticks_total", Kind::Counter, "Ticks of 5 ms in which a plugin's code ran."),
     ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),

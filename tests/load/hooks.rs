@@ -164,7 +164,14 @@ async fn switch(http: &reqwest::Client, kero: &Kero, name: &str, on: bool) {
     let view = kero.call(http, Method::GET, &format!("/plugins/{name}"), &[], None).await;
     let active = view["data"]["state"] != "inactive";
     if on && !active {
-        kero.call(http, Method::POST, &format!("/plugins/{name}/versions/1/activate"), &[], Some(Value::Object(Default::default()))).await;
+        kero.call(
+            http,
+            Method::POST,
+            &format!("/plugins/{name}/versions/1/activate"),
+            &[],
+            Some(Value::Object(Default::default())),
+        )
+        .await;
     } else if !on && active {
         kero.call(http, Method::POST, &format!("/plugins/{name}/deactivate"), &[], None).await;
     }
@@ -188,7 +195,8 @@ async fn sink() -> (String, Arc<AtomicUsize>) {
                         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
                     }
                 });
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
     });

@@ -222,8 +222,7 @@ async fn ended(gateway: &Gateway, delivery: &Delivery, how: &str, by: String, re
 /// Keeps calls of which nothing counts.
 async fn note(gateway: &Gateway, delivery: &Delivery, records: &[Record]) {
     let event = &delivery.event;
-    let made: Vec<Record> = records.iter().filter(|record| record.outcome != "suspended").cloned().collect();
-    let calls = record::calls(&made, &event.id.to_string(), Some(delivery.id));
+    let calls = record::made(records, &event.id.to_string(), Some(delivery.id));
     if calls.is_empty() {
         return;
     }

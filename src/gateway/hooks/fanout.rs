@@ -200,12 +200,6 @@ fn message_ids(event: &Event) -> impl Iterator<Item = &str> {
     event.message_id.as_deref().into_iter().chain(named).chain(listed)
 }
 
-/// Calls that were made, of a chain of which nothing counts.
-fn made(records: &[Record], event: &Event) -> Vec<NewHookCall> {
-    let made: Vec<Record> = records.iter().filter(|record| record.outcome != "suspended").cloned().collect();
-    record::calls(&made, &event.id.to_string(), None)
-}
-
 /// The event as hooks see it.
 pub(super) fn shown(event: &Event, caused_by: Option<String>) -> Arc<kero_hooks::Event> {
     let seen = kero_hooks::Event::new(
@@ -290,13 +284,23 @@ impl Chains<'_> {
             }
             End::Later { after, tries, .. } => {
                 let until = Timestamp::now().after(after);
-                return (Planned::Hold { until, tries, calls: made(&records, event) }, true);
+                return (
+                    Planned::Hold { until, tries, calls: record::made(&records, &event.id.to_string(), None) },
+                    true,
+                );
             }
             End::Held { until, by, .. } => {
                 tracing::debug!(plugin = by, event = %event.id, "an event is held");
                 // a breaker that probes at once, and a host that stops, must not be asked in a loop
                 let until = Timestamp(until).max(Timestamp::now().after(Duration::from_millis(200)));
-                return (Planned::Hold { until, tries: Tries::new(), calls: made(&records, event) }, true);
+                return (
+                    Planned::Hold {
+                        until,
+                        tries: Tries::new(),
+                        calls: record::made(&records, &event.id.to_string(), None),
+                    },
+                    true,
+                );
             }
         };
         (Planned::Commit(Box::new(item)), ends)

@@ -12,7 +12,24 @@ use std::time::Duration;
 
 /// Calls as they are kept, and counted.
 pub(super) fn calls(records: &[Record], event: &str, delivery: Option<DeliveryId>) -> Vec<NewHookCall> {
+    breakers(records);
     records.iter().map(|record| call(record, event, delivery)).collect()
+}
+
+/// The outcome of a hook that was not called because its breaker is open.
+const SUSPENDED: &str = "suspended";
+
+/// Those of a chain of which nothing counts: only calls that were made.
+pub(super) fn made(records: &[Record], event: &str, delivery: Option<DeliveryId>) -> Vec<NewHookCall> {
+    breakers(records);
+    records.iter().filter(|record| record.outcome != SUSPENDED).map(|record| call(record, event, delivery)).collect()
+}
+
+fn breakers(records: &[Record]) {
+    for record in records {
+        let open = f64::from(u8::from(record.outcome == SUSPENDED));
+        metrics::gauge!("kero_hooks_breaker_open", "plugin" => record.plugin.clone()).set(open);
+    }
 }
 
 fn call(record: &Record, event: &str, delivery: Option<DeliveryId>) -> NewHookCall {
@@ -20,7 +37,8 @@ fn call(record: &Record, event: &str, delivery: Option<DeliveryId>) -> NewHookCa
     let cost = &record.cost;
     let labels = [("plugin", plugin.clone()), ("version", version.clone()), ("outcome", record.outcome.to_owned())];
     metrics::counter!("kero_hooks_calls_total", &labels).increment(1);
-    if record.outcome != "suspended" {
+    if record.outcome != SUSPENDED {
+        metrics::counter!("kero_hooks_host_calls_total", "plugin" => plugin.clone()).increment(cost.host_calls.into());
         metrics::histogram!("kero_hooks_call_seconds", "plugin" => plugin.clone()).record(cost.wall.as_secs_f64());
         metrics::counter!("kero_hooks_ticks_total", "plugin" => plugin.clone()).increment(cost.ticks.into());
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]

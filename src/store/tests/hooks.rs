@@ -16,10 +16,11 @@ on_both!(
     sends_are_made_once_and_within_their_quota,
     dead_events_come_back,
     requests_are_shaped_once,
-    calls_are_listed_and_pruned
+    calls_are_listed_and_pruned,
+    without_hooks_a_fan_out_costs_what_it_did
 );
 
-fn version(name: &str, version: &str) -> NewPluginVersion {
+pub(super) fn version(name: &str, version: &str) -> NewPluginVersion {
     NewPluginVersion {
         plugin: name.to_owned(),
         version: version.to_owned(),
@@ -76,7 +77,7 @@ async fn plugins_are_kept(fixture: Fixture) {
     assert!(store.plugin_versions("b").await.unwrap().is_empty());
 }
 
-fn call(plugin: &str, outcome: &str) -> NewHookCall {
+pub(super) fn call(plugin: &str, outcome: &str) -> NewHookCall {
     NewHookCall {
         plugin: plugin.to_owned(),
         version: "1".to_owned(),
@@ -310,4 +311,28 @@ async fn calls_are_listed_and_pruned(fixture: Fixture) {
     assert_eq!(store.prune_hook_calls(Timestamp::now().before(Duration::from_secs(60))).await.unwrap(), 0);
     assert_eq!(store.prune_hook_calls(Timestamp::now().after(Duration::from_secs(60))).await.unwrap(), 7);
     assert!(store.hook_calls("p", &[], None, None, 10).await.unwrap().is_empty());
+}
+
+/// The statements of a fan-out: the events, their numbers, the update, the deliveries and their heads; no more.
+async fn without_hooks_a_fan_out_costs_what_it_did(fixture: Fixture) {
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let to = endpoint(&fixture, instance.pk).await;
+    let events = (0..10).map(|n| event(EventKind::Message, "x", &n.to_string())).collect();
+    store.append_events(instance.pk, epoch, events).await.unwrap();
+    let item = |event: &crate::Event| FanOut {
+        event_row: event.row,
+        verdict: Verdict::Pass,
+        data: None,
+        deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to, next_at: Timestamp(5) }],
+        hooked: None,
+    };
+    let items = store.pending_events(instance.pk, 10).await.unwrap().iter().map(item).collect();
+    let before = store.stats();
+    store.fan_out(instance.pk, epoch, items).await.unwrap();
+    let after = store.stats();
+    // Postgres asks for the epoch each time
+    let fence = u64::from(store.backend() == crate::Database::Postgres);
+    assert_eq!(after.statements - before.statements, 5 + fence);
+    assert_eq!((after.commits - before.commits, after.commands - before.commands), (1, 1));
 }

@@ -14,7 +14,7 @@ export default async function handle(event) {
   if (text === 'spin') for (;;);
   if (text === 'memory') { const all = []; for (;;) all.push(new Uint8Array(1 << 20).fill(1)); }
   if (text === 'recursion') deep(0);
-  if (text === 'output') { event.data.big = 'x'.repeat(32 << 20); return event; }
+  if (text === 'output') { event.data.big = 'x'.repeat(2 << 20); return event; }
   if (text === 'calls') for (;;) kero.kv.get('k');
   if (text === 'text') return 'nonsense';
   if (text === 'throw') throw new Error('thrown on purpose');
@@ -122,7 +122,7 @@ async fn modules_are_stopped_too() {
 
 /// Five faults in a row suspend a plugin; its events are held, and go on when it works again.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_breaker_holds_and_one_plugin_moves_no_other() {
+async fn the_breaker_holds_and_lets_go() {
     let stage = Stage::new().await;
     let dead = "on = [\"message\"]\non_error = \"dead\"\ninstances = [\"a\"]";
     install(&stage.kero, &wasm_manifest("trap", dead), &module("", "unreachable")).await;

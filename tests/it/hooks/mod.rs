@@ -28,6 +28,9 @@ pub fn options() -> Options {
     assert!(dist().join("runner-js.wasm").exists(), "plugins/dist is empty: run plugins/build first");
     Options::default()
         .env("KERO_HOOKS__DIST_DIR", dist().display().to_string())
+        // an unoptimised build on a busy machine takes its time to compile the runner of scripts
+        .env("KERO_HTTP__REQUEST_TIMEOUT", "300s")
+        .env("KERO_HOOKS__COMPILE_TIMEOUT", "240s")
         .env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\",\"1s\",\"1s\"]")
 }
 

@@ -68,12 +68,12 @@ async fn a_route_chooses_among_the_endpoints() {
     let put = |body: Value| stage.kero.request(reqwest::Method::PUT, path, &[], Some(body.to_string().into_bytes()));
     put(set("00000000-0000-7000-8000-000000000000")).await.expect(200);
     stage.receive(JANE, "to another").await;
-    put(json!({ "config": {} })).await.expect(200);
     eventually("the routed event to be fanned out", || async {
         let events = stage.kero.get("/instances/a/events?limit=1000").await.expect(200);
         events.to_string().contains("to another").then_some(())
     })
     .await;
+    put(json!({ "config": {} })).await.expect(200);
     stage.receive(JANE, "to all again").await;
     stage.wait_text("to all again").await;
     assert_eq!(stage.texts(), ["to all", "to all again"]);
@@ -90,7 +90,16 @@ export default function handle(event) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_commits_with_the_verdict_in_the_order_of_the_chat() {
-    let stage = Stage::new().await;
+    counted_in_order(Stage::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_commits_with_the_verdict_on_postgres() {
+    let options = super::options().database(crate::support::database_url().await);
+    counted_in_order(Stage::with(options).await).await;
+}
+
+async fn counted_in_order(stage: Stage) {
     let asked = manifest("count", "1", "transform", "on = [\"message\"]\non_error = \"dead\"\n[grants]\nkv = \"1MiB\"");
     install(&stage.kero, &asked, COUNT.as_bytes()).await;
     let texts: Vec<String> = (0..30).map(|n| format!("message {n}")).collect();
