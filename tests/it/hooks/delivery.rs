@@ -92,6 +92,10 @@ export function shape(event, request) {
     install(&stage.kero, &manifest("shaper", "2", "delivery", &more("dead")), script.as_bytes()).await;
     stage.receive(JANE, "bad").await;
     stage.receive(JANE, "later").await;
+    eventually("the first try", || async {
+        stage.calls("shaper").await.iter().any(|call| call["outcome"] == "retry").then_some(())
+    })
+    .await;
     stage.receive(super::JOHN, "go").await;
     stage.wait_text("later").await;
     assert_eq!(stage.texts(), ["bad", "go", "later"], "the bad one is dead, the other held until it could go");
