@@ -8,6 +8,7 @@ use sea_orm_migration::prelude::*;
 mod m20261124_000001_gateway;
 mod m20261124_000002_device_store;
 mod m20261125_000003_delivery;
+mod m20261125_000004_sending;
 mod m20261125_000005_hooks;
 mod table;
 
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000001_gateway::Migration),
             Box::new(m20261124_000002_device_store::Migration),
             Box::new(m20261125_000003_delivery::Migration),
+            Box::new(m20261125_000004_sending::Migration),
             Box::new(m20261125_000005_hooks::Migration),
         ]
     }

@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{DeliveryConfig, Gateway, GatewayConfig, HooksConfig};
+use kero_gateway::{BreakerConfig, DeliveryConfig, Gateway, GatewayConfig, HooksConfig, Retention};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -65,7 +65,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
 
     let store = open_store(config).await?;
     let first_key = keys::first(&store, config).await?;
-    let gateway = Gateway::start(store.clone(), gateway_config(config)).await.context("the gateway cannot start")?;
+    let gateway = Gateway::start(store.clone(), gateway_config(config)?).await.context("the gateway cannot start")?;
     let stopping = CancellationToken::new();
     let api = ApiConfig {
         admin_key_hash: config.api_key.as_ref().map(|key| kero_api::hash_key(key.expose_secret())),
@@ -160,6 +160,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         master_key: found.key,
         readers: config.database.readers,
         writers: config.database.writers,
+        max_size: config.database.max_size,
     })
     .await;
     match opened {
@@ -213,9 +214,13 @@ pub fn dist_dir(config: &Config) -> PathBuf {
     installed.into_iter().find(|folder| folder.is_dir()).unwrap_or(configured)
 }
 
-fn gateway_config(config: &Config) -> GatewayConfig {
+fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
     let (whatsapp, sending, queue) = (&config.whatsapp, &config.sending, &config.queue);
-    GatewayConfig {
+    let redis_ca = match &config.redis_ca_file {
+        Some(file) => Some(std::fs::read(file).with_context(|| format!("redis_ca_file: {file} cannot be read"))?),
+        None => None,
+    };
+    Ok(GatewayConfig {
         link: LinkConfig {
             url: whatsapp.url.clone(),
             version: whatsapp.version,
@@ -241,6 +246,14 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             max_response: config.delivery.max_response,
             max_payload: config.delivery.max_payload,
             public_url: config.http.public_url.clone(),
+            breaker: BreakerConfig {
+                percent: config.delivery.breaker_percent,
+                least: config.delivery.breaker_least,
+                open: config.delivery.breaker_open,
+                ceiling: config.delivery.breaker_ceiling,
+            },
+            disable_after: config.delivery.disable_after,
+            max_endpoints: config.delivery.max_endpoints,
         },
         hooks: HooksConfig {
             dist_dir: dist_dir(config),
@@ -251,15 +264,29 @@ fn gateway_config(config: &Config) -> GatewayConfig {
             workers: config.hooks.workers,
         },
         redis_url: config.redis_url.clone(),
+        redis_ca,
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),
         queue_paused: queue.paused,
+        reconcile_every: queue.reconcile_every,
+        max_jobs: queue.max_jobs,
+        max_jobs_total: queue.max_jobs_total,
+        retention: Retention {
+            jobs: config.retention.jobs,
+            max_jobs: config.retention.max_jobs,
+            events: config.retention.events,
+            max_events: config.retention.max_events,
+            every: config.retention.every,
+        },
         resume_pace: whatsapp.resume_pace,
         reconnect_base: whatsapp.reconnect_base,
         reconnect_ceiling: whatsapp.reconnect_ceiling,
         pairing_timeout: whatsapp.pairing_timeout,
         lane_concurrency: sending.lane_concurrency,
+        rate_per_instance: sending.rate_per_instance,
+        rate_per_recipient: sending.rate_per_recipient,
+        rate_burst: sending.rate_burst,
         version: VERSION,
-    }
+    })
 }
 
 #[cfg(test)]

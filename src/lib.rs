@@ -33,6 +33,7 @@
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
 //!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
+//!    A failed asynchronous job is a *dead letter*; retrying it is a new promise with an end of its own.
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
 //!    the frozen protobuf under the same message id, which the recipient shows once.
 //!
@@ -46,9 +47,10 @@
 //!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own). Then verdict, changed
 //!    data, the hooks' staged writes and sends, the instance's next sequence number and one delivery row per endpoint that
 //!    wants it are one commit.
-//! 4. **gateway/delivery** posts the heads of each chat in order: shaped once by delivery hooks where there are any (the
-//!    bytes are stored), guarded against private addresses, signed twice
-//!    (Kero-Kero's header and Standard Webhooks), retried for days, then dead.
+//! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
+//!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
+//!    retried for days, then dead. A breaker leaves alone what only fails, and slow endpoints use places of their own, so
+//!    that they hold up nobody else.
 //! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something.
 //!
 //! ## The rooms
@@ -75,13 +77,15 @@
 //! Many are about things that are deliberately absent.
 //!
 //! - **Accepted means accounted for.** Every `202` ends in exactly one of sent, failed or cancelled, and exactly one
-//!   `message_ack` says which, whatever is killed, whenever.
+//!   `message_ack` says which, whatever is killed, whenever. Retrying a dead letter is a new promise of that kind.
 //! - **Intent before wire.** No message reaches the socket before its intent is committed, and a job has one message id
 //!   and one protobuf for its whole life.
 //! - **Success is WhatsApp's acknowledgement**, never the return of a call.
 //! - **Acknowledged messages ⊆ committed events.** Nothing runs in the commit of an incoming message but the commit.
 //!   (What the library acknowledges before we see it is best effort; the README lists it.)
 //! - **Accepting a send does no WhatsApp I/O.** A `202` never waits for a network but the database's.
+//! - **A delivery has one id and one body** over all its tries, replays included; it may arrive twice, never changed.
+//! - **An endpoint that is down costs the others nothing**: no look-up, no shared place, and itself no try.
 //! - **Redis holds nothing that is nowhere else.** Flushing it loses nothing.
 //! - **An instance has one owner.** Every write for it carries the owner's epoch; a process that lost the instance cannot
 //!   write for it. The data folder is locked as long as a process runs.

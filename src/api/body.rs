@@ -14,7 +14,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value;
 
 /// An object that an operation takes as its body.
-pub(crate) trait Body: ParseFromJSON {
+pub(crate) trait Body: ParseFromJSON + 'static {
     /// Other names that clients use: `(theirs, ours)`. Ours wins when both are there.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
 }
@@ -106,6 +106,7 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
         // only where, never what: the parser's text quotes the body
         Fault::new(FaultCode::InvalidJson).with_detail(format!("Line {}, column {}.", error.line(), error.column()))
     })?;
+    whole(&mut json);
     let Value::Object(members) = &mut json else {
         return Err(Fault::new(FaultCode::ValidationFailed).at("", "must be a JSON object"));
     };
@@ -118,18 +119,35 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
             renamed.push((*theirs, *ours));
         }
     }
-    match T::parse_from_json(Some(json.clone())) {
-        Ok(value) => Ok(JsonBody { value, json, renamed }),
-        Err(_) => {
-            let mut fault = Fault::new(FaultCode::ValidationFailed);
-            for error in check::explain::<T>(&json) {
-                let top = error.pointer.trim_start_matches('/');
-                let place =
-                    if renamed.iter().any(|(_, ours)| *ours == top) { pointer(&renamed, top) } else { error.pointer };
-                fault = fault.at(place, error.detail);
+    // first, because the parser of texts takes numbers and booleans, too
+    let errors = check::explain::<T>(&json);
+    if errors.is_empty()
+        && let Ok(value) = T::parse_from_json(Some(json.clone()))
+    {
+        return Ok(JsonBody { value, json, renamed });
+    }
+    let mut fault = Fault::new(FaultCode::ValidationFailed);
+    for error in errors {
+        let top = error.pointer.trim_start_matches('/');
+        let place = if renamed.iter().any(|(_, ours)| *ours == top) { pointer(&renamed, top) } else { error.pointer };
+        fault = fault.at(place, error.detail);
+    }
+    Err(fault)
+}
+
+/// `1.0` and `1e3` are integers, in JSON Schema as in JavaScript.
+fn whole(json: &mut Value) {
+    match json {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // beyond that, a float does not say which integer it is
+            if let Some(float) = float.filter(|float| float.abs() < 9_007_199_254_740_992.0) {
+                *json = Value::from(float as i64);
             }
-            Err(fault)
         }
+        Value::Array(items) => items.iter_mut().for_each(whole),
+        Value::Object(members) => members.values_mut().for_each(whole),
+        _ => {}
     }
 }
 
@@ -158,10 +176,20 @@ mod tests {
     #[test]
     fn takes_other_names_and_ignores_what_it_does_not_know() {
         let body = parse::<SendText>(br#"{"jid": "1234567@lid", "message": "x", "to": 1}"#).ok().unwrap();
-        assert_eq!(body.value.phone, "1234567@lid");
+        assert_eq!(body.value.phone.0, "1234567@lid");
         assert_eq!(body.pointer("phone"), "/jid");
         let body = parse::<SendText>(br#"{"phone": 491701234567, "message": "x"}"#).ok().unwrap();
-        assert_eq!(body.value.phone, "491701234567");
+        assert_eq!(body.value.phone.0, "491701234567");
+    }
+
+    #[test]
+    fn a_number_is_taken_for_a_phone_number_and_nothing_else_for_a_text() {
+        let phone = |text: &str| parse::<SendText>(text.as_bytes()).ok().map(|body| body.value.phone.0);
+        assert_eq!(phone(r#"{"phone": 491701234567.0, "message": "x"}"#).as_deref(), Some("491701234567"));
+        for bad in ["1.5", "true", "null", "[]"] {
+            assert_eq!(phone(&format!(r#"{{"phone": {bad}, "message": "x"}}"#)), None, "{bad}");
+        }
+        assert_eq!(refused(r#"{"phone": "491701234567", "message": 1}"#).errors[0].pointer, "/message");
     }
 
     #[test]

@@ -1,18 +1,32 @@
-//! Why a JSON value is not what a schema says, as JSON pointers. It runs only after parsing failed, because
-//! poem-openapi's own texts name no place and quote the value.
+//! Whether a JSON value is what a schema says, and where not, as JSON pointers: poem-openapi's own texts name no place
+//! and quote the value, and its texts take numbers and booleans.
 
+use crate::wire::time::SECONDS;
 use kero_domain::fault::FieldError;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::Type;
 use serde_json::Value;
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// The places of `value` that `T` does not take; empty when the schema cannot tell.
-pub(crate) fn explain<T: Type>(value: &Value) -> Vec<FieldError> {
-    let mut registry = Registry::new();
-    T::register(&mut registry);
+pub(crate) fn explain<T: Type + 'static>(value: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    visit(&T::schema_ref(), value, String::new(), &registry, &mut errors);
+    visit(&T::schema_ref(), value, String::new(), &registry::<T>(), &mut errors);
     errors
+}
+
+/// The schemas that `T` is made of, gathered once.
+fn registry<T: Type + 'static>() -> Arc<Registry> {
+    static KNOWN: LazyLock<Mutex<HashMap<TypeId, Arc<Registry>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let gather = || {
+        let mut registry = Registry::new();
+        T::register(&mut registry);
+        Arc::new(registry)
+    };
+    known.entry(TypeId::of::<T>()).or_insert_with(gather).clone()
 }
 
 fn visit(schema: &MetaSchemaRef, value: &Value, pointer: String, registry: &Registry, errors: &mut Vec<FieldError>) {
@@ -58,8 +72,8 @@ fn visit(schema: &MetaSchemaRef, value: &Value, pointer: String, registry: &Regi
 /// What is wrong with the value itself.
 fn complaint(schema: &MetaSchema, value: &Value) -> Option<String> {
     let fits = match schema.ty {
-        // numbers and booleans are taken as text on purpose
-        "string" => value.is_string() || value.is_number() || value.is_boolean(),
+        // a moment may be Unix seconds, a phone number a number; `spec::rules` says so in the document
+        "string" => value.is_string() || (value.is_i64() && or_number(schema)),
         "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "boolean" => value.is_boolean(),
@@ -87,6 +101,9 @@ fn complaint(schema: &MetaSchema, value: &Value) -> Option<String> {
         (Some(length), _) if most.is_some_and(|most| length > most) => {
             Some(format!("must have at most {}", most.unwrap_or_default()))
         }
+        (_, Some(number)) if is_time(schema) && !(SECONDS.0 as f64..=SECONDS.1 as f64).contains(&number) => {
+            Some("is not a time between the years 0 and 9999".to_owned())
+        }
         (_, Some(number)) if schema.minimum.is_some_and(|least| number < least) => Some("is too small".to_owned()),
         (_, Some(number)) if schema.maximum.is_some_and(|most| number > most) => Some("is too large".to_owned()),
         _ if is_time(schema)
@@ -96,6 +113,10 @@ fn complaint(schema: &MetaSchema, value: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn or_number(schema: &MetaSchema) -> bool {
+    matches!(schema.format, Some("date-time" | "phone-number" | "whatsapp-address"))
 }
 
 fn is_time(schema: &MetaSchema) -> bool {

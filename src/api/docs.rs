@@ -83,17 +83,62 @@ pub(crate) fn swagger_ui(document: &str) -> Fixed {
     Fixed { content_security_policy: Some(policy), ..Fixed::new("text/html; charset=utf-8", page) }
 }
 
-/// poem-openapi's page, with our document in the place of its own.
+/// poem-openapi's bundle of Swagger UI in a page of ours: with the normalised document, for narrow screens too, and
+/// keeping the key over a reload (in this browser, for this gateway's origin only).
 fn page(document: &str) -> String {
-    let empty = OpenApiService::new((), "", "");
-    let own = format!("let spec = {};", empty.spec());
+    let bundle = OpenApiService::new((), "", "").swagger_ui_html();
+    // the bundle's own texts have end tags, too
+    let head = bundle.split_once("</script>\n</head>").map_or(bundle.as_str(), |(head, _)| head);
+    let head = head.replacen("<html charset=\"UTF-8\">", "<html lang=\"en\">", 1);
+    let head = head.replacen("<title>Swagger UI</title>", HEAD, 1);
     // the document stands in a script: nothing in it may end that
     let document = document.replace("</", "<\\/").replace("<!--", "<\\u0021--");
-    let ours = format!("let spec = {document};");
-    let page = empty.swagger_ui_html().replacen(&own, &ours, 1);
-    let page = page.replacen("<title>Swagger UI</title>", "<title>Kero API</title>", 1);
-    format!("<!DOCTYPE html>\n{}", page.trim_start())
+    format!(
+        "<!DOCTYPE html>\n{}</script>\n{STYLE}</head>\n<body>\n<div id=\"ui\"></div>\n<script>\n    let spec = {document};\n{START}</script>\n</body>\n</html>\n",
+        head.trim_start()
+    )
 }
+
+const HEAD: &str = "<title>Kero API</title>\n    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n    \
+                    <link rel=\"icon\" href=\"data:,\">";
+
+/// What the bundle's own style leaves over the edge of a narrow screen.
+const STYLE: &str = "<style>
+    body { margin: 0; }
+    .swagger-ui pre { overflow-x: auto; }
+    .swagger-ui .markdown table { display: block; overflow-x: auto; }
+    .swagger-ui .opblock-summary-path { word-break: break-word; }
+    @media (max-width: 640px) {
+        .swagger-ui .wrapper { padding: 0 10px; }
+        .swagger-ui .scheme-container { padding: 15px 0; }
+        .swagger-ui .opblock .opblock-summary { flex-wrap: wrap; }
+        .swagger-ui .opblock-summary-path-description-wrapper { min-width: 0; }
+        .swagger-ui :is(table.parameters, table.responses-table),
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody,
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr,
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr > td {
+            display: block; max-width: 100%; min-width: 0; width: auto;
+        }
+        .swagger-ui :is(table.parameters, table.responses-table) > thead { display: none; }
+        .swagger-ui :is(table.parameters, table.responses-table) > tbody > tr > td { padding: 4px 0; }
+        .swagger-ui .try-out .btn { margin: 0 0 0 6px; min-width: 0; padding: 5px 10px; }
+        .swagger-ui .parameters-col_description input[type=text], .swagger-ui .parameters-col_description select { max-width: 100%; width: 100%; }
+        .swagger-ui .dialog-ux .modal-ux { min-width: 0; width: 95%; }
+    }
+</style>
+";
+
+const START: &str = "
+    SwaggerUIBundle({
+        dom_id: '#ui',
+        spec: spec,
+        deepLinking: true,
+        persistAuthorization: true,
+        displayRequestDuration: true,
+        defaultModelsExpandDepth: 0,
+        validatorUrl: null,
+    });
+";
 
 /// Only the page's own scripts run, and they reach this gateway only.
 fn policy(page: &str) -> String {

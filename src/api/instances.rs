@@ -58,7 +58,7 @@ impl InstancesApi {
             .create_instance(kero_gateway::CreateInstance {
                 id,
                 name: given(wanted.name),
-                webhook_url: given(wanted.webhook_url),
+                webhook_url: given(wanted.webhook_url.map(|url| url.0)),
                 sync_history: wanted.sync_history,
             })
             .await?;
@@ -99,6 +99,8 @@ impl InstancesApi {
     }
 
     /// Get an instance
+    ///
+    /// With its account, its status and where its events go.
     #[oai(path = "/instances/:instance_id", method = "get", operation_id = "instance_get")]
     async fn get(&self, caller: Caller, instance_id: Path<String>) -> Result<Json<Data<Instance>>, Failure> {
         let (gateway, id) = self.handle.at(&caller, &instance_id)?;
@@ -124,7 +126,7 @@ impl InstancesApi {
                 &id,
                 kero_gateway::UpdateInstance {
                     name: given(change.name),
-                    webhook_url: given(change.webhook_url),
+                    webhook_url: given(change.webhook_url.map(|url| url.0)),
                     sync_history: change.sync_history,
                 },
             )
@@ -155,8 +157,15 @@ impl InstancesApi {
         Ok(Json(Done::saying("Connecting.")))
     }
 
-    /// Connect an instance, as old clients ask for it.
-    #[oai(path = "/instances/:instance_id/connect", method = "get", hidden)]
+    /// Connect an instance, old form
+    ///
+    /// For old clients; the same as the `POST`.
+    #[oai(
+        path = "/instances/:instance_id/connect",
+        method = "get",
+        operation_id = "instance_connect_by_get",
+        deprecated
+    )]
     async fn connect_by_get(
         &self,
         caller: Caller,

@@ -1,11 +1,12 @@
 //! Jobs: what became of a send.
 
 use crate::auth::Caller;
+use crate::body::JsonBody;
 use crate::handle::Handle;
 use crate::page;
 use crate::problem::{Failure, codes};
 use crate::tags::Tag;
-use crate::wire::job::Job;
+use crate::wire::job::{Job, MoveJob};
 use crate::wire::words::JobState;
 use crate::wire::{Data, Page};
 use kero_domain::{CorrelationId, Fault, FaultCode};
@@ -20,6 +21,7 @@ pub(crate) struct JobsApi {
 codes! {
     JobCodes = [JobNotFound];
     CancelCodes = [JobNotFound, JobNotCancellable];
+    MoveCodes = [JobNotFound, JobNotMovable];
 }
 
 #[OpenApi(tag = "Tag::Jobs")]
@@ -49,6 +51,8 @@ impl JobsApi {
     }
 
     /// Get a job
+    ///
+    /// By its correlation id: the caller's own, or the one that the gateway gave. It never shows what was said.
     #[oai(path = "/instances/:instance_id/jobs/:correlation_id", method = "get", operation_id = "job_get")]
     async fn get(
         &self,
@@ -59,6 +63,25 @@ impl JobsApi {
     ) -> Result<Json<Data<Job>>, Failure<JobCodes>> {
         let (gateway, id) = self.handle.at(&caller, &instance_id)?;
         let job = gateway.job(&id, &correlation(&correlation_id)?).await?;
+        Ok(Json(Data::new(job)))
+    }
+
+    /// Move a job to another time
+    ///
+    /// Only an asynchronous job that waits and was never tried: `queued`, or `held` because it is scheduled, its
+    /// instance is offline, or a rate is used up. A time that is past means now. It keeps its message id, and takes the
+    /// place in its chat that the new time gives it.
+    #[oai(path = "/instances/:instance_id/jobs/:correlation_id", method = "patch", operation_id = "job_update")]
+    async fn update(
+        &self,
+        caller: Caller,
+        instance_id: Path<String>,
+        /// The job's correlation id.
+        correlation_id: Path<String>,
+        body: JsonBody<MoveJob>,
+    ) -> Result<Json<Data<Job>>, Failure<MoveCodes>> {
+        let (gateway, id) = self.handle.at(&caller, &instance_id)?;
+        let job = gateway.move_job(&id, &correlation(&correlation_id)?, body.value.send_at.0).await?;
         Ok(Json(Data::new(job)))
     }
 
@@ -81,7 +104,7 @@ impl JobsApi {
 }
 
 /// A text that cannot be a correlation id names no job.
-fn correlation(text: &str) -> Result<CorrelationId, Fault> {
+pub(crate) fn correlation(text: &str) -> Result<CorrelationId, Fault> {
     text.parse().map_err(|_| FaultCode::JobNotFound.into())
 }
 

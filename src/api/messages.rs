@@ -116,10 +116,10 @@ async fn send_text(
     options: SendOptions,
     body: JsonBody<SendText>,
 ) -> Result<SendReply, Fault> {
-    let recipient = Address::parse(&body.value.phone)
+    let recipient = Address::parse(&body.value.phone.0)
         .map_err(|why| Fault::new(FaultCode::InvalidRecipient).at(body.pointer("phone"), why.to_string()))?;
     let fingerprint = idempotency::fingerprint("text", &instance, &body.json);
-    let content = Content::text(body.value.message);
+    let content = Content::text(body.value.message.0);
     content.validate().map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/message", why.to_string()))?;
     let send_at = body.value.send_at.map(|at| at.0).filter(|at| *at > Timestamp::now());
     let named = options.correlation_id.is_some();

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kero_domain::{Fault, FaultCode, JobId};
+use kero_domain::{DeliveryId, Fault, FaultCode, JobId};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -26,6 +26,10 @@ impl Position for JobId {
 
 impl Position for uuid::Uuid {
     const MARK: &'static str = "u";
+}
+
+impl Position for DeliveryId {
+    const MARK: &'static str = "d";
 }
 
 pub(crate) fn encode<P: Position>(position: &P) -> String {

@@ -103,7 +103,7 @@ impl PairingApi {
         let (gateway, id) = self.handle.at(&caller, &instance_id)?;
         let pointer = body.pointer("phone");
         let wrong = |why: &str| Fault::new(FaultCode::InvalidRecipient).at(pointer.clone(), why);
-        let phone = Address::parse(&body.value.phone).map_err(|why| wrong(&why.to_string()))?;
+        let phone = Address::parse(&body.value.phone.0).map_err(|why| wrong(&why.to_string()))?;
         if !matches!(phone, Address::Phone(_)) {
             return Err(wrong("must be the account's own phone number").into());
         }

@@ -4,7 +4,7 @@ use crate::auth::Caller;
 use crate::handle::Handle;
 use crate::problem::Failure;
 use crate::tags::Tag;
-use crate::wire::queue::{Queue, QueueLists, QueueRow, QueueSwitch};
+use crate::wire::queue::{InstanceQueue, Queue, QueueLists, QueueRow, QueueSwitch};
 use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
@@ -16,24 +16,32 @@ pub(crate) struct QueueApi {
 impl QueueApi {
     /// Count the jobs that have not ended
     ///
-    /// By instance, state and reason. It counts the database's rows, which are the truth, not the elements in Redis.
+    /// By instance, state and reason, and for each instance how many wait, for what, how long, and how fast they go. It
+    /// counts the database's rows, which are the truth, not the elements in Redis; the rates are of the last minute.
     /// A key of one instance sees only that one's.
     #[oai(path = "/queue", method = "get", operation_id = "queue_get")]
     async fn get(&self, caller: Caller) -> Result<Json<Queue>, Failure> {
         let gateway = self.handle.gateway()?;
-        let rows = gateway.queue_counts().await?;
+        let view = gateway.queue_view().await?;
         let own = caller.own_instance();
-        let data: Vec<QueueRow> = rows
+        let data: Vec<QueueRow> = view
+            .counts
             .into_iter()
             .filter(|row| own.is_none_or(|own| *own == row.instance_id) && !row.state.is_terminal())
             .map(QueueRow::from)
+            .collect();
+        let instances = view
+            .instances
+            .into_iter()
+            .filter(|(id, _)| own.is_none_or(|own| own == id))
+            .map(|(id, queue)| InstanceQueue::new(id, queue))
             .collect();
         let total = data.iter().map(|row| row.count).sum();
         let lists = match own {
             Some(_) => None,
             None => gateway.queue_lengths().await.map(QueueLists::from),
         };
-        Ok(Json(Queue { success: true, data, total, paused: gateway.queue_paused(), lists }))
+        Ok(Json(Queue { success: true, data, instances, total, paused: gateway.queue_paused(), lists }))
     }
 
     /// Pause the queue

@@ -3,7 +3,10 @@
 use crate::auth::Keys;
 use crate::config::ApiConfig;
 use crate::cors::Cors;
+use crate::dead_letters::DeadLettersApi;
+use crate::deliveries::DeliveriesApi;
 use crate::docs;
+use crate::endpoints::EndpointsApi;
 use crate::events::EventsApi;
 use crate::frame::Frame;
 use crate::handle::Handle;
@@ -23,8 +26,20 @@ use poem::endpoint::BoxEndpoint;
 use poem::{EndpointExt, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
-type Operations =
-    (InstancesApi, PairingApi, MessagesApi, JobsApi, WebhookApi, EventsApi, PluginsApi, QueueApi, SystemApi);
+type Operations = (
+    InstancesApi,
+    PairingApi,
+    MessagesApi,
+    JobsApi,
+    DeadLettersApi,
+    WebhookApi,
+    EndpointsApi,
+    DeliveriesApi,
+    EventsApi,
+    PluginsApi,
+    QueueApi,
+    SystemApi,
+);
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
 pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
@@ -34,7 +49,10 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         PairingApi { handle: handle() },
         MessagesApi { handle: handle() },
         JobsApi { handle: handle() },
+        DeadLettersApi { handle: handle() },
         WebhookApi { handle: handle() },
+        EndpointsApi { handle: handle() },
+        DeliveriesApi { handle: handle() },
         EventsApi { handle: handle() },
         PluginsApi { handle: handle() },
         QueueApi { handle: handle() },

@@ -3,8 +3,11 @@
 //! poem-openapi writes one document that claims to be 3.0.0 and is neither; see `normalise`. The files under
 //! `openapi/` are what [`spec`] and [`operations`] give, and a test compares them.
 
+mod examples;
+mod links;
 mod normalise;
 mod problems;
+mod rules;
 
 use crate::config::ApiConfig;
 use crate::handle::Handle;
@@ -32,6 +35,16 @@ pub(crate) fn document(version: SpecVersion, public_url: Option<&str>) -> String
     let mut document = raw();
     problems::document(&mut document);
     normalise::document(&mut document, version, public_url);
+    links::document(&mut document);
+    examples::document(&mut document);
+    rules::bodies(&mut document, version);
+    if version == SpecVersion::V3_0
+        && let Some(root) = document.as_object_mut()
+        && let Some(webhooks) = root.shift_remove("webhooks")
+    {
+        let place = root.keys().position(|key| key == "components").unwrap_or_default();
+        root.shift_insert(place, "x-webhooks".to_owned(), webhooks);
+    }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text

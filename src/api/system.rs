@@ -35,6 +35,8 @@ enum HealthReply {
 #[OpenApi(tag = "Tag::System")]
 impl SystemApi {
     /// Say what this is
+    ///
+    /// And in which version. The version is that of this document.
     #[oai(path = "/", method = "get", operation_id = "service_get")]
     async fn service(&self) -> Json<About> {
         Json(About {
@@ -45,6 +47,8 @@ impl SystemApi {
     }
 
     /// Get the health
+    ///
+    /// Of the gateway and of what it depends on. `degraded` is a 200: it still works.
     #[oai(path = "/health", method = "get", operation_id = "health_get")]
     async fn health(&self) -> HealthReply {
         let Ok(gateway) = self.handle.gateway() else {
@@ -91,6 +95,9 @@ impl SystemApi {
     async fn metrics(&self, caller: MetricsCaller) -> Result<PlainText<String>, Failure> {
         if let Some(caller) = caller.0 {
             self.handle.admin(&caller)?;
+        }
+        if let Ok(gateway) = self.handle.gateway() {
+            gateway.observe();
         }
         Ok(PlainText((self.config.metrics)()))
     }

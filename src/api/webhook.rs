@@ -35,8 +35,8 @@ impl WebhookApi {
     ) -> Result<Json<Data<Webhook>>, Failure> {
         let (gateway, id) = self.handle.at(&caller, &instance_id)?;
         let wanted = kero_gateway::PutWebhook {
-            url: body.value.url,
-            events: body.value.events.unwrap_or_default(),
+            url: body.value.url.0,
+            events: body.value.events.unwrap_or_default().into_iter().map(|name| name.0).collect(),
             secret: body.value.secret.map(SecretString::from),
             enabled: body.value.enabled,
         };
@@ -45,6 +45,8 @@ impl WebhookApi {
     }
 
     /// Get the webhook
+    ///
+    /// `has_secret` tells whether deliveries are signed; the secret itself never comes out.
     #[oai(path = "/instances/:instance_id/webhook", method = "get", operation_id = "webhook_get")]
     async fn get(
         &self,

@@ -26,7 +26,8 @@ const HEADERS: &[(&str, bool, &str)] = &[
         "webhook-signature",
         false,
         "With a secret: `v1,` and base64 of HMAC-SHA256 over `webhook-id.webhook-timestamp.body` (Standard Webhooks). \
-         A secret `whsec_…` is base64 key material; another one is taken as its bytes.",
+         A secret `whsec_…` is base64 key material; another one is taken as its bytes. While a secret is being replaced \
+         the header lists a signature of each, with a space between; with an ed25519 key also `v1a,` and its signature.",
     ),
     ("X-Webhook-Signature", false, "With a secret: the lower-case hex HMAC-SHA256 of the body."),
     ("X-Hub-Signature-256", false, "With a secret: `sha256=` and the same."),
@@ -50,7 +51,7 @@ webhooks! {
     "message" "on_message" MessageEvent: "A message came in",
         "Or was sent from another device of the account. Acknowledged to WhatsApp only after it was stored. Delivered by default.";
     "message_ack" "on_message_ack" MessageAckEvent: "An asynchronous send ended",
-        "Exactly one for every send that was answered `202`. Delivered by default.";
+        "Exactly one for every send that was answered `202`, and one more for every retry of it as a dead letter. Delivered by default.";
     "receipt" "on_receipt" ReceiptEvent: "Messages were delivered, read or played", "Delivered by default.";
     "status" "on_status" StatusEvent: "An instance's link changed", "Delivered by default.";
     "pairing" "on_pairing" PairingEvent: "A step of pairing", "On request only.";

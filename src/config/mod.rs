@@ -37,6 +37,8 @@ pub struct Config {
     pub database_url: Option<SecretString>,
     #[serde(with = "read::secret_url")]
     pub redis_url: Option<SecretString>,
+    #[serde(with = "read::text")]
+    pub redis_ca_file: Option<String>,
     #[serde(with = "read::secret")]
     pub api_key: Option<SecretString>,
     #[serde(with = "read::secret")]
@@ -47,6 +49,7 @@ pub struct Config {
     pub whatsapp: WhatsApp,
     pub sending: Sending,
     pub queue: Queue,
+    pub retention: Retention,
     pub delivery: Delivery,
     pub hooks: Hooks,
     pub log: Log,
@@ -82,6 +85,7 @@ pub struct Http {
 pub struct Database {
     pub readers: u32,
     pub writers: u32,
+    pub max_size: u64,
 }
 
 /// The links to WhatsApp.
@@ -119,6 +123,9 @@ pub struct Sending {
     #[serde(with = "humantime_serde")]
     pub reach_out_limit: Duration,
     pub lane_concurrency: usize,
+    pub rate_per_instance: u32,
+    pub rate_per_recipient: u32,
+    pub rate_burst: u32,
 }
 
 /// The work queue and the retries of sends.
@@ -132,6 +139,24 @@ pub struct Queue {
     pub retry_ceiling: Duration,
     pub key_prefix: String,
     pub paused: bool,
+    #[serde(with = "humantime_serde")]
+    pub reconcile_every: Duration,
+    pub max_jobs: u64,
+    pub max_jobs_total: u64,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    #[serde(with = "humantime_serde")]
+    pub jobs: Duration,
+    pub max_jobs: u64,
+    #[serde(with = "humantime_serde")]
+    pub events: Duration,
+    pub max_events: u64,
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
 }
 
 /// Webhooks.
@@ -147,6 +172,15 @@ pub struct Delivery {
     pub per_endpoint: usize,
     pub max_response: usize,
     pub max_payload: usize,
+    pub max_endpoints: u64,
+    pub breaker_percent: u32,
+    pub breaker_least: u32,
+    #[serde(with = "humantime_serde")]
+    pub breaker_open: Duration,
+    #[serde(with = "humantime_serde")]
+    pub breaker_ceiling: Duration,
+    #[serde(with = "humantime_serde")]
+    pub disable_after: Duration,
 }
 
 /// Plugins.

@@ -25,6 +25,11 @@ pub fn validate(config: &Config) -> Vec<String> {
         "redis_url: must begin with redis:// or rediss://",
     );
     check(
+        config.redis_ca_file.is_none()
+            || config.redis_url.as_ref().is_some_and(|url| url.expose_secret().starts_with("rediss://")),
+        "redis_ca_file: needs a redis_url that begins with rediss://",
+    );
+    check(
         config.api_key.as_ref().is_none_or(|key| key.expose_secret().len() >= 16),
         "api_key: must have 16 characters or more, because it opens everything",
     );
@@ -60,6 +65,10 @@ pub fn validate(config: &Config) -> Vec<String> {
 
     check(config.database.readers >= 1, "database.readers: must be 1 or more");
     check(config.database.writers >= 1, "database.writers: must be 1 or more");
+    check(
+        config.database.max_size == 0 || config.database.max_size >= 1 << 20,
+        "database.max_size: must be 0 or 1048576 and more",
+    );
 
     let whatsapp = &config.whatsapp;
     check(
@@ -78,6 +87,8 @@ pub fn validate(config: &Config) -> Vec<String> {
     check(sending.ack_timeout >= Duration::from_millis(100), "sending.ack_timeout: must be 100 ms or more");
     check(sending.lane_concurrency >= 1, "sending.lane_concurrency: must be 1 or more");
 
+    check((1..=10_000).contains(&sending.rate_burst), "sending.rate_burst: must be 1 to 10000");
+
     check(config.queue.max_retries <= 100, "queue.max_retries: must be 100 or less");
     check(!config.queue.retry_base.is_zero(), "queue.retry_base: must be longer than zero");
     check(
@@ -85,9 +96,21 @@ pub fn validate(config: &Config) -> Vec<String> {
         "queue.retry_base: must not be longer than queue.retry_ceiling",
     );
 
+    check(config.queue.reconcile_every >= Duration::from_millis(100), "queue.reconcile_every: must be 100 ms or more");
+
+    check(config.queue.max_jobs >= 1, "queue.max_jobs: must be 1 or more");
+    check(config.queue.max_jobs_total >= 1, "queue.max_jobs_total: must be 1 or more");
+    check(config.retention.every >= Duration::from_millis(100), "retention.every: must be 100 ms or more");
     check(config.delivery.timeout >= Duration::from_millis(100), "delivery.timeout: must be 100 ms or more");
     check(config.delivery.timeout <= Duration::from_secs(30), "delivery.timeout: must be 30 s or less");
     check(config.delivery.max_payload >= 4096, "delivery.max_payload: must be 4096 or more");
+    check(config.delivery.max_endpoints >= 1, "delivery.max_endpoints: must be 1 or more");
+    check((1..=100).contains(&config.delivery.breaker_percent), "delivery.breaker_percent: must lie between 1 and 100");
+    check(config.delivery.breaker_least >= 1, "delivery.breaker_least: must be 1 or more");
+    check(
+        !config.delivery.breaker_open.is_zero() && config.delivery.breaker_open <= config.delivery.breaker_ceiling,
+        "delivery.breaker_open: must be longer than zero and not longer than delivery.breaker_ceiling",
+    );
     check(config.delivery.concurrency >= 1, "delivery.concurrency: must be 1 or more");
     check(config.delivery.per_endpoint >= 1, "delivery.per_endpoint: must be 1 or more");
     check(

@@ -19,6 +19,17 @@ word_enum!(
 );
 
 word_enum!(
+    /// What became of a delivery.
+    DeliveryState {
+        /// It waits: for its time, for others of its line, or for its endpoint.
+        Pending = "pending",
+        Delivered = "delivered",
+        /// Its tries are used up; a replay gives it new ones.
+        Dead = "dead",
+    }
+);
+
+word_enum!(
     /// Kinds of chats.
     ChatType {
         Private = "private",

@@ -46,9 +46,12 @@ faults! {
     NotFound = "not-found", 404, Caller, "There is nothing at this path.";
     InstanceNotFound = "instance-not-found", 404, Caller, "There is no such instance.";
     WebhookNotFound = "webhook-not-found", 404, Caller, "The instance has no webhook.";
+    EndpointNotFound = "endpoint-not-found", 404, Caller, "There is no such endpoint.";
+    DeliveryNotFound = "delivery-not-found", 404, Caller, "There is no such delivery.";
+    EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
-    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show; connect the instance first.";
-    EventNotFound = "event-not-found", 404, Caller, "There is no such event.";
+    DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
+    QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     PluginNotFound = "plugin-not-found", 404, Caller, "There is no such plugin.";
     PluginVersionNotFound = "plugin-version-not-found", 404, Caller, "The plugin has no such version.";
     PluginInvalid = "plugin-invalid", 422, Caller, "The plugin cannot be run.";
@@ -61,6 +64,7 @@ faults! {
     InstanceNotConnected = "instance-not-connected", 409, Transient, "The instance is not connected to WhatsApp.";
     InstanceNotPaired = "instance-not-paired", 409, Permanent, "The instance is not paired with a phone, or was logged out.";
     InstanceAlreadyPaired = "instance-already-paired", 409, Caller, "The instance is already paired; log it out first.";
+    EndpointLimit = "endpoint-limit", 409, Caller, "There are as many endpoints as there may be; delete one first.";
     CorrelationIdTaken = "correlation-id-taken", 409, Caller, "Another job of this instance has this correlation id.";
     SendInProgress = "send-in-progress", 409, Transient, "A send with this idempotency key is still running.";
     PluginVersionExists = "plugin-version-exists", 409, Caller, "The plugin has another artefact or manifest of this version.";
@@ -69,6 +73,7 @@ faults! {
     PluginNotActive = "plugin-not-active", 409, Caller, "No version of the plugin is active.";
     PluginFileMissing = "plugin-file-missing", 409, Permanent, "A file that the plugin needs was not built.";
     JobNotCancellable = "job-not-cancellable", 409, Caller, "The job has already begun or ended.";
+    JobNotMovable = "job-not-movable", 409, Caller, "The job has already begun or ended, or a request waits for it.";
     JobCancelled = "job-cancelled", 409, Caller, "The job was cancelled before it began.";
     Gone = "gone", 410, Permanent, "What was asked for is no longer kept.";
     PayloadTooLarge = "payload-too-large", 413, Caller, "The body is larger than allowed.";

@@ -11,12 +11,14 @@ pub mod fault;
 pub mod ids;
 pub mod instance;
 pub mod job;
+pub mod rate;
 pub mod retry;
 pub mod text;
 pub mod time;
 
 pub use address::Address;
 pub use content::Content;
+pub use endpoint::DeliveryState;
 pub use event::{EventKind, NewEvent};
 pub use fault::{Class, Fault, FaultCode};
 pub use ids::{ApiKeyId, CorrelationId, DeliveryId, EndpointId, EventId, IdError, InstanceId, JobId, MessageId};

@@ -4,24 +4,35 @@
 //! (`intake → queue → worker → whatsapp`) and the life of an event (`whatsapp → events → delivery`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod crash;
+mod dead_letters;
+mod deliveries;
 pub mod delivery;
+mod endpoints;
 mod errors;
 pub mod events;
 mod health;
 pub mod hooks;
 pub mod instances;
 pub mod intake;
+mod load;
 pub mod queue;
 mod read;
+mod retention;
 mod webhooks;
 pub mod worker;
 
-pub use delivery::DeliveryConfig;
+pub use dead_letters::{LetterFilter, Retried};
+pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
+pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
 pub use health::{Health, RedisHealth};
 pub use hooks::HooksConfig;
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
+pub use load::Rates;
 pub use queue::{QueueKeys, QueueLengths};
+pub use read::{InstanceQueue, QueueView};
+pub use retention::Retention;
 pub use webhooks::PutWebhook;
 
 use kero_domain::retry::Schedule;
@@ -50,9 +61,18 @@ pub struct GatewayConfig {
     pub delivery: DeliveryConfig,
     pub hooks: HooksConfig,
     pub redis_url: Option<SecretString>,
+    /// Certificates (PEM) that Redis' own must lead to, in the place of the well-known ones.
+    pub redis_ca: Option<Vec<u8>>,
     pub queue_keys: QueueKeys,
     /// Start with the queue paused: nothing leaves `kero_message_queue`.
     pub queue_paused: bool,
+    /// Jobs of one instance that may wait at once.
+    pub max_jobs: u64,
+    /// Jobs of all instances that may wait at once.
+    pub max_jobs_total: u64,
+    pub retention: Retention,
+    /// How often the lists are compared with the rows.
+    pub reconcile_every: Duration,
     /// Pause between the starts of paired instances at boot.
     pub resume_pace: Duration,
     /// First wait before a reconnect; doubles up to `reconnect_ceiling`.
@@ -62,6 +82,12 @@ pub struct GatewayConfig {
     pub pairing_timeout: Duration,
     /// Sends of one instance that may be on the wire at once, each in another chat.
     pub lane_concurrency: usize,
+    /// Messages a minute that an instance may send; 0: as many as there are.
+    pub rate_per_instance: u32,
+    /// The same to one recipient.
+    pub rate_per_recipient: u32,
+    /// Messages at once after a rest.
+    pub rate_burst: u32,
     pub version: &'static str,
 }
 
@@ -93,6 +119,7 @@ pub(crate) struct Inner {
     pub delivery: delivery::DeliveryHandle,
     pub hooks: hooks::Hooks,
     pub queue: Arc<dyn queue::Queue>,
+    pub load: load::Load,
     pub paused: AtomicBool,
     /// Held while the queue is being read.
     pub queue_turn: tokio::sync::Mutex<()>,
@@ -119,6 +146,7 @@ impl Gateway {
                 delivery,
                 hooks,
                 queue,
+                load: load::Load::default(),
                 paused: AtomicBool::new(config.queue_paused),
                 queue_turn: tokio::sync::Mutex::default(),
                 queue_resumed: tokio::sync::Notify::new(),
@@ -133,6 +161,7 @@ impl Gateway {
         gateway.store().release_orphaned_sync_jobs().await?;
         // before anything is fanned out: an event must not go by a hook that is not in place yet
         hooks::load(&gateway).await?;
+        load::count(&gateway).await?;
         let spawn = |task| {
             gateway.inner.tasks.spawn(task);
         };
@@ -141,6 +170,7 @@ impl Gateway {
         spawn(boxed(queue::read(gateway.clone())));
         spawn(boxed(queue::tend(gateway.clone())));
         spawn(boxed(hooks::tend(gateway.clone())));
+        spawn(boxed(retention::run(gateway.clone())));
         instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));
         spawn(boxed(instances::watch_poisoned(gateway.clone())));

@@ -1,9 +1,11 @@
 //! Reading jobs and events.
 
+use crate::load::Rates;
 use crate::worker::ack_event;
 use crate::{Gateway, errors::fault};
 use kero_domain::{CorrelationId, Fault, FaultCode, InstanceId, JobId, JobState, Timestamp};
 use kero_store::{Event, Job, QueueCount};
+use std::collections::BTreeMap;
 
 impl Gateway {
     /// Newest first; `before` is the last job of the page before.
@@ -33,6 +35,7 @@ impl Gateway {
         if !cancelled {
             return Err(FaultCode::JobNotCancellable.into());
         }
+        self.inner.load.cancelled(job.instance_pk);
         self.inner.fanout.dirty(job.instance_pk);
         self.inner.waiters.end(job.id, crate::intake::JobEnd::Cancelled);
         self.job(id, correlation).await
@@ -44,8 +47,42 @@ impl Gateway {
         self.store().events_after(instance.pk, after, limit).await.map_err(fault)
     }
 
-    /// Rows by instance and state.
-    pub async fn queue_counts(&self) -> Result<Vec<QueueCount>, Fault> {
-        self.store().queue_counts().await.map_err(fault)
+    /// What waits and how fast it goes.
+    pub async fn queue_view(&self) -> Result<QueueView, Fault> {
+        let counts = self.store().queue_counts().await.map_err(fault)?;
+        let mut instances: BTreeMap<InstanceId, InstanceQueue> = BTreeMap::new();
+        for (pk, rates) in self.inner.load.rates() {
+            if let Some(handle) = self.inner.instances.by_pk(pk) {
+                instances.entry(handle.id.clone()).or_default().rates = rates;
+            }
+        }
+        for count in &counts {
+            let queue = instances.entry(count.instance_id.clone()).or_default();
+            queue.depth += count.count;
+            queue.oldest = Some(queue.oldest.map_or(count.oldest, |oldest| oldest.min(count.oldest)));
+            if let Some(reason) = count.held {
+                *queue.held.entry(reason.as_str()).or_default() += count.count;
+            }
+        }
+        Ok(QueueView { counts, instances })
     }
+}
+
+/// What waits: rows by instance and state, and summed up by instance.
+#[derive(Debug, Clone)]
+pub struct QueueView {
+    pub counts: Vec<QueueCount>,
+    pub instances: BTreeMap<InstanceId, InstanceQueue>,
+}
+
+/// The queue of one instance.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceQueue {
+    /// Jobs that have not ended.
+    pub depth: u64,
+    /// Of these, the held ones by reason.
+    pub held: BTreeMap<&'static str, u64>,
+    /// When the oldest was accepted.
+    pub oldest: Option<Timestamp>,
+    pub rates: Rates,
 }

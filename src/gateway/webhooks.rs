@@ -1,5 +1,7 @@
 //! Kero-Kero's webhook of an instance: its first endpoint.
 
+use crate::delivery::sign::check_secret;
+use crate::endpoints::check_url;
 use crate::{Gateway, errors::fault};
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{Fault, FaultCode, InstanceId};
@@ -27,25 +29,31 @@ impl Gateway {
         let instance = self.instance(id).await?;
         let endpoint = new_endpoint(self, webhook)?;
         let stored = self.store().put_webhook(instance.pk, endpoint).await.map_err(fault)?;
-        self.inner.fanout.endpoints_changed(instance.pk);
-        self.inner.delivery.wake();
+        self.endpoint_changed(Some(instance.pk), stored.id);
         Ok(stored)
     }
 
     pub async fn delete_webhook(&self, id: &InstanceId) -> Result<(), Fault> {
         let instance = self.instance(id).await?;
-        let existed = self.store().delete_webhook(instance.pk).await.map_err(fault)?;
-        self.inner.fanout.endpoints_changed(instance.pk);
-        if existed.is_some() { Ok(()) } else { Err(FaultCode::WebhookNotFound.into()) }
+        let deleted = self.store().delete_webhook(instance.pk).await.map_err(fault)?;
+        let deleted = deleted.ok_or_else(|| Fault::from(FaultCode::WebhookNotFound))?;
+        self.endpoint_changed(Some(instance.pk), deleted);
+        Ok(())
     }
 }
 
 pub(crate) fn new_endpoint(gateway: &Gateway, webhook: PutWebhook) -> Result<NewEndpoint, Fault> {
     use secrecy::ExposeSecret;
-    crate::delivery::guard::check_url(&webhook.url, &gateway.config().delivery.allow_networks)
-        .map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/url", why.to_string()))?;
+    check_url(gateway, &webhook.url)?;
     let events = EventFilter::try_from(webhook.events)
         .map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/events", why))?;
     let secret = webhook.secret.map(|secret| Some(secret.expose_secret().to_owned()).filter(|text| !text.is_empty()));
+    if let Some(Some(secret)) = &secret {
+        // Kero-Kero's secrets are any text
+        let any = !secret.starts_with("whsec_") && (1..=1024).contains(&secret.len());
+        if !any || secret.chars().any(char::is_control) {
+            check_secret(secret).map_err(|why| Fault::new(FaultCode::ValidationFailed).at("/secret", why))?;
+        }
+    }
     Ok(NewEndpoint { url: webhook.url, events, secret, enabled: webhook.enabled })
 }

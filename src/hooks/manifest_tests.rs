@@ -78,3 +78,13 @@ fn says_what_is_wrong() {
         assert!(error.contains(expected), "{to}: {error}");
     }
 }
+
+#[test]
+fn the_sample_of_the_authors_guide_is_a_manifest() {
+    let guide = include_str!("../../plugins/README.md");
+    let samples: Vec<&str> = guide.split("```toml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(!samples.is_empty());
+    for sample in samples {
+        Manifest::from_toml(sample).unwrap();
+    }
+}

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How long to wait for a connection, or for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// SQLite's page, unless an older file has another one.
+const SQLITE_PAGE: u64 = 4_096;
 /// Any number: whoever migrates a Postgres database holds this advisory lock.
 const MIGRATION_LOCK: i64 = 0x6b65_726f;
 
@@ -56,6 +58,10 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
                     .foreign_keys(true)
                     .busy_timeout(PATIENCE)
             });
+            if config.max_size > 0 {
+                let pages = (config.max_size / SQLITE_PAGE).max(1).to_string();
+                options.map_sqlx_sqlite_opts(move |options| options.pragma("max_page_count", pages.clone()));
+            }
             sea_orm::Database::connect(options).await?
         }
         Database::Postgres => sea_orm::Database::connect(options(url, config.writers)).await?,
@@ -80,6 +86,7 @@ pub(crate) async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
         master_key: crate::MasterKey::from_bytes([0; 32]),
         readers: 1,
         writers: 1,
+        max_size: 0,
     };
     let connection = writer(url, &config).await?;
     let postgres = kind(url)? == Database::Postgres;

@@ -1,6 +1,6 @@
 //! What hooks did: their calls with their cost, and the messages that they sent.
 
-use crate::deliveries::{self, Attempt, Delivery, DeliveryOutcome};
+use crate::deliveries::{self, Attempt, Delivery, DeliveryOutcome, Record};
 use crate::jobs::Accept;
 use crate::kv::{self, KvWrite};
 use crate::seal::place;
@@ -206,19 +206,22 @@ impl Store {
         delivery: &Delivery,
         attempt: Attempt,
         outcome: DeliveryOutcome,
+        request: Option<Vec<u8>>,
         hooked: Hooked,
     ) -> Result<(Vec<Job>, Vec<String>), StoreError> {
         let (instance_pk, event_row, id) = (delivery.event.instance_pk, delivery.event.row, delivery.id);
-        let head = deliveries::seal_head(self.sealer(), instance_pk, id, &attempt)?;
         let staged = self.staged_sends(&hooked.sends).await?;
-        let left = Arc::new((attempt, head, hooked, staged));
+        let left = Arc::new((attempt, request, hooked, staged));
         self.submit(instance_pk, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let left = Arc::clone(&left);
                 Box::pin(async move {
-                    let (attempt, head, hooked, staged) = &*left;
+                    let (attempt, request, hooked, staged) = &*left;
+                    let record = Record::new(&tx.sealer, instance_pk, id, attempt.clone(), outcome, request.clone());
+                    let (mut record, _) = record?;
+                    deliveries::record(tx, vec![&mut record]).await?;
                     let mut sent = Sent::default();
-                    if deliveries::record(tx, id, attempt, head.clone(), outcome).await? {
+                    if record.answer.take() == Some(true) {
                         leave(tx, instance_pk, event_row, hooked, staged, &mut sent).await?;
                     }
                     Ok((sent.jobs, sent.over_quota))

@@ -21,6 +21,7 @@ mod jobs;
 mod keys;
 mod kv;
 mod plugins;
+mod retention;
 mod seal;
 mod sql;
 mod store;
@@ -31,15 +32,21 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use deliveries::{Attempt, Delivery, DeliveryOutcome, Trigger};
+pub use deliveries::{
+    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger,
+};
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
 pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
-pub use jobs::{Accepted, DueJob, Idempotency, IntentOutcome, Job, NewJob, NextJob, QueueCount, Settlement};
+pub use jobs::{
+    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
+    Settlement,
+};
 pub use keys::ApiKey;
 pub use kv::{KvChange, KvWrite};
 pub use plugins::{NewPluginVersion, Plugin, PluginChange, PluginVersion};
+pub use retention::{Keep, Pruned};
 pub use seal::MasterKey;
 pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

@@ -39,6 +39,8 @@ pub struct StoreConfig {
     pub readers: u32,
     /// Connections that write, on Postgres; instances are spread over them. SQLite has one.
     pub writers: u32,
+    /// The most bytes that an SQLite database may take; 0: no limit.
+    pub max_size: u64,
 }
 
 impl std::fmt::Debug for StoreConfig {
@@ -101,8 +103,9 @@ impl Store {
         let mut writers = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = mpsc::channel(BACKLOG);
-            let writer =
-                writer::Writer::new(writing.clone(), sealer.clone(), Arc::clone(&counters), Arc::clone(&poison));
+            let reopen = (kind == Database::Sqlite).then(|| config.clone());
+            let (counters, poison) = (Arc::clone(&counters), Arc::clone(&poison));
+            let writer = writer::Writer::new(writing.clone(), reopen, sealer.clone(), counters, poison);
             tokio::spawn(writer.run(receiver));
             writers.push(sender);
         }

@@ -27,6 +27,9 @@ async fn operations(kero: &Kero) -> Vec<(Method, String, bool)> {
 fn fill(path: &str, instance: &str) -> String {
     path.replace("{instance_id}", instance)
         .replace("{correlation_id}", "none")
+        .replace("{endpoint_id}", "019ab000-0000-7000-8000-000000000000")
+        .replace("{delivery_id}", "none")
+        .replace("{event_id}", "019ab000-0000-7000-8000-000000000000")
         .replace("{id}", instance)
         .replace("{code}", "nothing")
 }
@@ -69,7 +72,7 @@ async fn unknown_and_malformed_instances_are_problems_on_every_route() {
     {
         assert!(!open, "{path} is open");
         let body = Some(
-            json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x" })
+            json!({ "phone": "491514000001", "message": "x", "url": "http://127.0.0.1:9/", "name": "x", "send_at": "2026-01-01T00:00:00Z" })
                 .to_string()
                 .into_bytes(),
         );

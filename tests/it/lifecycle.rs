@@ -145,6 +145,12 @@ async fn qr_comes_in_four_forms_and_pairs_by_code_too() {
     let code = kero.post("/instances/a/pair-code", json!({ "phone": "+49 151 3000 061" })).await.expect(200);
     let code = code["data"]["code"].as_str().or(code["code"].as_str()).expect("a code").to_owned();
     assert_eq!(code.chars().filter(char::is_ascii_alphanumeric).count(), 8);
+    // looking for a picture neither waits nor ends the code; disconnecting does, and pictures come again
+    get("application/json").await.problem(404, "qr-not-available");
+    kero.post("/instances/a/disconnect", json!({})).await.expect(200);
+    get("application/json").await.expect(200);
+    let code = kero.post("/instances/a/pair-code", json!({ "phone": "+49 151 3000 061" })).await.expect(200);
+    let code = code["code"].as_str().expect("a code").to_owned();
     simulator.enter_code("491513000061", &code).await.unwrap();
     kero.wait_status("a", "connected").await;
     get("application/json").await.problem(409, "instance-already-paired");

@@ -99,6 +99,23 @@ async fn resolve(events: async_channel::Receiver<Arc<Event>>, waiting: Waiting) 
 }
 
 impl Bare {
+    /// POSTs the text of every message that comes in, from the callback, one after the other.
+    pub fn post_messages(&self, http: reqwest::Client, url: String) {
+        let (handler, events) = ChannelEventHandler::new();
+        let subscription = self.client.subscribe_handler(handler);
+        tokio::spawn(async move {
+            let _subscription = subscription;
+            while let Ok(event) = events.recv().await {
+                if let Event::Messages(batch) = &*event {
+                    for message in batch.iter() {
+                        let text = message.message.conversation.clone().unwrap_or_default();
+                        http.post(&url).body(text).send().await.unwrap();
+                    }
+                }
+            }
+        });
+    }
+
     /// Sends to one chat, one after the other, each when the one before is acknowledged.
     pub async fn send(&self, chat: usize, sends: usize) {
         for n in 0..sends {

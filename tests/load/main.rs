@@ -1,9 +1,10 @@
-//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async|hooks …`. They print rates,
+//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async|deliver|hooks …`. They print rates,
 //! CPU per piece of work and ratios; nothing here asserts a time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 mod asynchronous;
 mod bare;
+mod deliveries;
 mod hooks;
 mod stage;
 mod synchronous;
@@ -36,6 +37,8 @@ enum Benchmark {
         #[arg(long)]
         redis: Option<String>,
     },
+    /// Deliveries to a webhook against a raw POST loop, and from message to webhook against a bare client's callback.
+    Deliver(Common),
 }
 
 #[derive(Args)]
@@ -56,7 +59,8 @@ impl Common {
     /// The bare clients' store, like the gateway's.
     async fn store(&self, url: String) -> Store {
         let durability = if self.durability == "process" { Durability::Process } else { Durability::Power };
-        let config = StoreConfig { url, durability, master_key: MasterKey::generate(), readers: 4, writers: 4 };
+        let config =
+            StoreConfig { url, durability, master_key: MasterKey::generate(), readers: 4, writers: 4, max_size: 0 };
         Store::open(config).await.expect("the store opens")
     }
 
@@ -98,5 +102,6 @@ async fn main() {
         Benchmark::Async { common, instances, in_flight, redis } => {
             asynchronous::run(&common, instances, in_flight, redis.as_deref()).await;
         }
+        Benchmark::Deliver(common) => deliveries::run(&common).await,
     }
 }

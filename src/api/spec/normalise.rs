@@ -4,6 +4,9 @@
 use super::SpecVersion;
 use serde_json::{Map, Value, json};
 
+/// Where the text of the licence is, for the document that has no identifiers.
+const LICENSE: &str = "https://www.apache.org/licenses/LICENSE-2.0";
+
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: Option<&str>) {
@@ -19,12 +22,13 @@ pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: O
     for item in [&mut paths, &mut webhooks] {
         operations(item);
     }
+    tag_webhooks(&mut webhooks, &mut tags);
     for part in [&mut paths, &mut webhooks, &mut components] {
         schemas(part, version);
     }
-    let (number, hooks) = match version {
-        SpecVersion::V3_1 => ("3.1.0", "webhooks"),
-        SpecVersion::V3_0 => ("3.0.3", "x-webhooks"),
+    let number = match version {
+        SpecVersion::V3_1 => "3.1.0",
+        SpecVersion::V3_0 => "3.0.3",
     };
     if version == SpecVersion::V3_0 {
         if let Some(info) = info.as_object_mut() {
@@ -32,11 +36,12 @@ pub(super) fn document(document: &mut Value, version: SpecVersion, public_url: O
         }
         if let Some(license) = info.pointer_mut("/license").and_then(Value::as_object_mut) {
             license.shift_remove("identifier");
+            license.insert("url".to_owned(), LICENSE.into());
         }
     }
     *document = json!({
         "openapi": number, "info": info, "servers": [server], "tags": tags,
-        "paths": paths, hooks: webhooks, "components": components,
+        "paths": paths, "webhooks": webhooks, "components": components,
     });
 }
 
@@ -50,13 +55,34 @@ fn order_tags(tags: &mut Value, paths: &Value) {
     }
 }
 
+/// Webhooks are a section of their own.
+fn tag_webhooks(webhooks: &mut Value, tags: &mut Value) {
+    for (_, item) in webhooks.as_object_mut().into_iter().flatten() {
+        if let Some(operation) = item.get_mut("post").and_then(Value::as_object_mut) {
+            operation.shift_insert(0, "tags".to_owned(), json!(["Webhooks"]));
+        }
+    }
+    if let Some(tags) = tags.as_array_mut() {
+        tags.push(json!({ "name": "Webhooks", "description": "What a webhook receives: one request per event." }));
+    }
+}
+
 fn operations(items: &mut Value) {
     let items = items.as_object_mut().into_iter().flatten().map(|(_, item)| item);
     let operations = items.flat_map(|item| item.as_object_mut().into_iter().flatten());
-    for (_, operation) in operations.filter(|(method, _)| METHODS.contains(&method.as_str())) {
+    let operations = operations.filter(|(method, _)| METHODS.contains(&method.as_str()));
+    for operation in operations.filter_map(|(_, operation)| operation.as_object_mut()) {
+        // said of every operation: that it needs no key, too
+        operation.entry("security").or_insert_with(|| json!([]));
         let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
         for parameter in parameters.filter_map(Value::as_object_mut) {
             tidy_parameter(parameter);
+        }
+        super::rules::parameters(operation);
+        if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
+            // what an operation is about comes before how it is done
+            let place = |parameter: &Value| ["path", "query", "header"].iter().position(|at| parameter["in"] == *at);
+            parameters.sort_by_key(place);
         }
         if let Some(body) = operation.get_mut("requestBody").and_then(Value::as_object_mut) {
             content(body);
@@ -77,6 +103,12 @@ fn tidy_parameter(parameter: &mut Map<String, Value>) {
         if parameter.get(name).is_some_and(|value| *value == default) {
             parameter.shift_remove(name);
         }
+    }
+    // a list in the query may be empty, and an empty one is no parameter at all
+    let list =
+        parameter.get("schema").is_some_and(|schema| schema["type"] == "array" && schema.get("minItems").is_none());
+    if list && parameter.get("in").is_some_and(|place| place == "query") {
+        parameter.insert("required".to_owned(), false.into());
     }
     if parameter.get("in").is_some_and(|place| place == "header")
         && let Some(Value::String(name)) = parameter.get_mut("name")
@@ -127,6 +159,7 @@ fn schemas(value: &mut Value, version: SpecVersion) {
         Value::Object(members) => {
             members.values_mut().for_each(|member| schemas(member, version));
             plain_reference(members, version);
+            signed(members);
             if version == SpecVersion::V3_1 {
                 modern(members);
             }
@@ -148,6 +181,18 @@ fn plain_reference(schema: &mut Map<String, Value>, version: SpecVersion) {
             schema.shift_insert(0, "$ref".to_owned(), target)
         }
     };
+}
+
+/// Generators know `int32` and `int64` only, and take anything else for an `int32`: a file of 3 GB would not fit.
+fn signed(schema: &mut Map<String, Value>) {
+    let Some(format) = schema.get("format").and_then(Value::as_str) else { return };
+    let wide = match format {
+        "uint64" | "uint32" => "int64",
+        "uint16" | "uint8" => "int32",
+        _ => return,
+    };
+    schema.insert("format".to_owned(), wide.into());
+    schema.entry("minimum").or_insert_with(|| 0.into());
 }
 
 /// 3.0's `nullable`, boolean exclusive bounds and `example` as 3.1 has them.

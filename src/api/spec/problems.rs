@@ -113,7 +113,13 @@ fn response(codes: &[FaultCode]) -> Value {
         headers.insert("WWW-Authenticate".to_owned(), header("Always a `Bearer` challenge."));
     }
     if codes.iter().any(|code| matches!(code.class(), Class::Transient | Class::Throttled)) {
-        headers.insert("Retry-After".to_owned(), header("Seconds after which trying again makes sense, where known."));
+        headers.insert(
+            "Retry-After".to_owned(),
+            json!({
+                "description": "Seconds after which trying again makes sense, where known.",
+                "schema": { "type": "integer", "minimum": 0 },
+            }),
+        );
     }
     let mut response = json!({ "description": description });
     if !headers.is_empty() {

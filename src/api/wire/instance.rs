@@ -2,6 +2,7 @@
 
 use super::slug::Slug;
 use super::time::Moment;
+use super::url::MaybeUrl;
 use super::words::{Cause, InstanceStatus};
 use crate::body::Body;
 use kero_gateway::StatusView;
@@ -66,7 +67,7 @@ pub(crate) struct CreateInstance {
     /// A free label.
     pub name: Option<String>,
     /// Where its events go: `message`, `message_ack`, `receipt` and `status`. More with `POST …/webhook`.
-    pub webhook_url: Option<String>,
+    pub webhook_url: Option<MaybeUrl>,
     /// Fetch the phone's history after pairing.
     #[oai(default)]
     pub sync_history: bool,
@@ -92,7 +93,7 @@ pub(crate) struct UpdateInstance {
     /// A free label.
     pub name: Option<String>,
     /// Where its events go. The webhook's events and secret stay as they are.
-    pub webhook_url: Option<String>,
+    pub webhook_url: Option<MaybeUrl>,
     /// Fetch the phone's history after pairing.
     pub sync_history: Option<bool>,
 }

@@ -1,5 +1,7 @@
 //! Sends on the wire.
 
+use super::recipient::Recipient;
+use super::said::Said;
 use super::time::Moment;
 use super::words::Priority;
 use crate::body::Body;
@@ -11,9 +13,9 @@ use poem_openapi::{Enum, Object};
 pub(crate) struct SendText {
     /// Who gets it: a phone number in international form, or a WhatsApp address (`…@s.whatsapp.net`, `…@lid`,
     /// `…@g.us` for groups, `…@newsletter`). (`jid` is taken too.)
-    pub phone: String,
+    pub phone: Recipient,
     /// The text, up to 65,536 characters; WhatsApp's own marks (`*bold*`) count.
-    pub message: String,
+    pub message: Said,
     /// How urgent it is; `interactive` when absent.
     pub priority: Option<Priority>,
     /// Not before then. Such a send is asynchronous, whatever `X-Async` says. (Unix seconds are taken too.)

@@ -3,6 +3,8 @@
 //! `None` is left out, never `null`; lists are `[]`, never `null`. Further members may come: clients must ignore
 //! members that they do not know.
 
+pub(crate) mod delivery;
+pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod instance;
 pub(crate) mod job;
@@ -12,9 +14,12 @@ pub(crate) mod pairing;
 pub(crate) mod payloads;
 pub(crate) mod plugin;
 pub(crate) mod queue;
+pub(crate) mod recipient;
+pub(crate) mod said;
 pub(crate) mod slug;
 pub(crate) mod system;
 pub(crate) mod time;
+pub(crate) mod url;
 pub(crate) mod webhook;
 pub(crate) mod words;
 

@@ -1,5 +1,6 @@
 //! Pairing on the wire.
 
+use super::recipient::PhoneNumber;
 use super::time::Moment;
 use crate::body::Body;
 use poem_openapi::Object;
@@ -26,7 +27,7 @@ pub(crate) struct Qr {
 #[derive(Object)]
 pub(crate) struct PairByPhone {
     /// The account's own number, in international form.
-    pub phone: String,
+    pub phone: PhoneNumber,
 }
 
 impl Body for PairByPhone {

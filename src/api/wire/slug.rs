@@ -5,6 +5,9 @@ use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use serde_json::Value;
 use std::borrow::Cow;
 
+/// 1 to 64 of the characters, not only dots (without a look-ahead, which not every engine has).
+pub(crate) const PATTERN: &str = "^\\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slug(pub String);
 
@@ -19,7 +22,8 @@ impl Type for Slug {
 
     fn schema_ref() -> MetaSchemaRef {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
-            pattern: Some("^[A-Za-z0-9._-]{1,64}$".to_owned()),
+            pattern: Some(PATTERN.to_owned()),
+            max_length: Some(64),
             ..MetaSchema::new("string")
         }))
     }

@@ -6,6 +6,9 @@ use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde_json::Value;
 use std::borrow::Cow;
 
+/// The smallest and the largest moment that is taken as Unix seconds: the years 0 to 9999, which RFC 3339 can name.
+pub(crate) const SECONDS: (i64, i64) = (-62_167_219_200, 253_402_300_799);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment(pub Timestamp);
 

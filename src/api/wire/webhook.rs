@@ -1,9 +1,14 @@
 //! An instance's webhook on the wire. The secret goes in and never comes out.
 
 use super::time::Moment;
+use super::url::HttpUrl;
 use crate::body::Body;
-use kero_domain::InstanceId;
+use kero_domain::{EventKind, InstanceId};
 use poem_openapi::Object;
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
+use serde_json::Value;
+use std::borrow::Cow;
 
 /// Where an instance's events go.
 #[derive(Object)]
@@ -37,9 +42,9 @@ impl Webhook {
 #[derive(Object)]
 pub(crate) struct PutWebhook {
     /// An `http` or `https` URL.
-    pub url: String,
+    pub url: HttpUrl,
     /// Names of events, or `all`. Absent or empty: `message`, `message_ack`, `receipt`, `status`.
-    pub events: Option<Vec<String>>,
+    pub events: Option<Vec<EventName>>,
     /// Signs deliveries. Absent: the present one stays; empty: none.
     #[oai(write_only)]
     pub secret: Option<String>,
@@ -53,3 +58,46 @@ fn yes() -> bool {
 }
 
 impl Body for PutWebhook {}
+
+/// The name of an event, or `all` or `*` for every one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventName(pub String);
+
+impl Type for EventName {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "string_event-name".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        let names = EventKind::ALL.iter().map(|kind| kind.as_str()).chain(["all", "*"]);
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            enum_items: names.map(Value::from).collect(),
+            ..MetaSchema::new("string")
+        }))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl ToJSON for EventName {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.clone().into())
+    }
+}
+
+impl ParseFromJSON for EventName {
+    /// [`kero_domain::endpoint::EventFilter`] knows the names.
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        String::parse_from_json(value).map(Self).map_err(ParseError::propagate)
+    }
+}

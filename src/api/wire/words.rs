@@ -99,6 +99,60 @@ pub(crate) enum EventKind {
     Endpoint,
 }
 
+/// Which order an endpoint's deliveries keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_domain::endpoint::Order", rename_all = "snake_case")]
+pub(crate) enum DeliveryOrder {
+    None,
+    Chat,
+    Strict,
+}
+
+/// What became of a delivery. A `dead` one can be replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_domain::DeliveryState", rename_all = "snake_case")]
+pub(crate) enum DeliveryState {
+    Pending,
+    Delivered,
+    Dead,
+}
+
+/// What made the gateway try: the event and its retry schedule, a replay, or finding out whether an endpoint that
+/// failed answers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_store::Trigger", rename_all = "snake_case")]
+pub(crate) enum DeliveryTrigger {
+    Event,
+    Manual,
+    Probe,
+}
+
+/// A kind of chat. `broadcast` is also the status updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_domain::endpoint::ChatType", rename_all = "snake_case")]
+pub(crate) enum ChatType {
+    Private,
+    Group,
+    Newsletter,
+    Broadcast,
+}
+
+/// Who wrote a message: `in` somebody else, `out` the account itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_domain::endpoint::Direction", rename_all = "snake_case")]
+pub(crate) enum Direction {
+    In,
+    Out,
+}
+
+/// Why the gateway disabled an endpoint: it answered 410, or failed for days without one success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(remote = "kero_domain::endpoint::DisabledReason", rename_all = "snake_case")]
+pub(crate) enum DisabledReason {
+    Gone,
+    Failing,
+}
+
 #[cfg(test)]
 mod tests {
     use poem_openapi::types::ToJSON;
@@ -112,6 +166,12 @@ mod tests {
                 }
             )*};
         }
-        same!(InstanceStatus, Cause, JobState, HeldReason, Priority, EventKind);
+        same!(InstanceStatus, Cause, JobState, HeldReason, Priority, EventKind, DeliveryState);
+        for order in kero_domain::endpoint::Order::ALL {
+            assert_eq!(super::DeliveryOrder::from(*order).to_json(), Some(order.as_str().into()));
+        }
+        for kind in kero_domain::endpoint::ChatType::ALL {
+            assert_eq!(super::ChatType::from(*kind).to_json(), Some(kind.as_str().into()));
+        }
     }
 }

@@ -46,7 +46,10 @@ pub(crate) async fn exchange(
     let limit = endpoint.timeout.unwrap_or(delivery.config.timeout);
     let (result, mut timings) = timing::measured(tokio::time::timeout(limit, async {
         let url = prepared.url.as_deref().unwrap_or(&endpoint.url);
-        let url = guard::check_url(url, &delivery.config.allow_networks).map_err(|why| format!("the URL {why}"))?;
+        let url = guard::check_url(url, &delivery.config.allow_networks).map_err(|why| {
+            metrics::counter!("kero_delivery_blocked_total", "reason" => "literal").increment(1);
+            format!("the URL {why}")
+        })?;
         let headers = headers(endpoint, prepared, &subject, at);
         send(delivery, url, prepared, headers, limit).await
     }))

@@ -128,6 +128,7 @@ impl Resolve for GuardedResolver {
             let found = lookup.map_err(|_| std::io::Error::other("the name could not be resolved in time"))??;
             let allowed: Vec<SocketAddr> = found.filter(|address| is_allowed(address.ip(), &networks)).collect();
             if allowed.is_empty() {
+                metrics::counter!("kero_delivery_blocked_total", "reason" => "resolved").increment(1);
                 return Err(Box::new(UrlError::Private) as Box<dyn std::error::Error + Send + Sync>);
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)

@@ -1,38 +1,45 @@
 //! Deliveries: signed POSTs of fanned-out events, in order per chat, retried until they are accepted or dead.
-
 //!
-//! An attempt is a chain of plain steps ([`attempt`]): [`prepare`] what is sent, [`exchange`] it, [`classify`] the
-//! outcome, schedule, record.
+//! The [`dispatch`]er claims what is due and gives every line its [`turn`]. An [`attempt`] is a chain of plain steps:
+//! [`prepare`] what is sent, [`exchange`] it, [`classify`] the outcome, schedule, record. Before an endpoint's exchanges
+//! stands its [`gate`] (breaker, rate limit); [`places`] keeps slow endpoints from holding up the others.
 
 mod attempt;
+pub mod breaker;
 pub(crate) mod classify;
+mod dispatch;
 pub(crate) mod exchange;
+mod gate;
 pub mod guard;
+mod places;
 pub(crate) mod prepare;
+pub(crate) mod sample;
 pub mod sign;
-mod timing;
+pub(crate) mod timing;
+mod turn;
+
+pub use breaker::BreakerConfig;
+pub use sample::Sampled;
 
 use crate::Gateway;
 use ipnet::IpNet;
-use kero_domain::{DeliveryId, EndpointId, Timestamp};
+use kero_domain::EndpointId;
 use kero_store::Delivery;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 #[derive(Debug, Clone)]
 pub struct DeliveryConfig {
     /// Networks that the guard lets through although they are private.
     pub allow_networks: Vec<IpNet>,
-    /// The whole exchange: connect, send, answer. Endpoints may set their own.
+    /// The whole exchange: name, connection, request, answer. Endpoints may set their own.
     pub timeout: Duration,
-    /// Waits after failed attempts; one more attempt than entries.
+    /// Waits after failed attempts; one more attempt than entries. Endpoints may set their own.
     pub schedule: Vec<Duration>,
-    /// Attempts under way at once, all endpoints together.
+    /// Exchanges under way at once with endpoints that answer fast, and as many with slow ones.
     pub concurrency: usize,
-    /// Attempts under way at once to one endpoint.
+    /// Exchanges under way at once with one endpoint, each of another chat.
     pub per_endpoint: usize,
     /// Bytes of an answer that are read.
     pub max_response: usize,
@@ -40,6 +47,11 @@ pub struct DeliveryConfig {
     pub max_payload: usize,
     /// Where clients reach the gateway, for the thin events' `fetch_url`; a path alone without it.
     pub public_url: Option<String>,
+    pub breaker: BreakerConfig,
+    /// How long an endpoint may fail without one success before it is disabled.
+    pub disable_after: Duration,
+    /// Endpoints of one instance, and global ones.
+    pub max_endpoints: u64,
 }
 
 impl Default for DeliveryConfig {
@@ -54,21 +66,50 @@ impl Default for DeliveryConfig {
             max_response: 16 * 1024,
             max_payload: 256 * 1024,
             public_url: None,
+            breaker: BreakerConfig::default(),
+            disable_after: Duration::from_secs(5 * 86_400),
+            max_endpoints: 20,
         }
     }
 }
 
-/// Tells the dispatcher that deliveries may be due.
+/// What the dispatcher is told.
+enum Input {
+    /// Deliveries to these endpoints may be due.
+    Due(Vec<EndpointId>),
+    /// An endpoint's row is not what it was.
+    Changed(EndpointId),
+    /// Something may be due somewhere.
+    Anything,
+}
+
+/// Tells the dispatcher what to look at, and holds what every exchange needs.
 #[derive(Clone)]
 pub(crate) struct DeliveryHandle {
-    wake: Arc<Notify>,
+    inbox: mpsc::UnboundedSender<Input>,
     http: reqwest::Client,
     config: Arc<DeliveryConfig>,
 }
 
+/// The dispatcher's end of the handle.
+pub(crate) struct Inbox(mpsc::UnboundedReceiver<Input>);
+
 impl DeliveryHandle {
+    /// Something may be due, nobody knows where. Costs a look at every endpoint.
+    #[allow(dead_code, reason = "for callers that do not know the endpoints")]
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        let _ = self.inbox.send(Input::Anything);
+    }
+
+    /// Something may be due for these endpoints.
+    pub(crate) fn due(&self, endpoints: Vec<EndpointId>) {
+        if !endpoints.is_empty() {
+            let _ = self.inbox.send(Input::Due(endpoints));
+        }
+    }
+
+    fn changed(&self, endpoint: EndpointId) {
+        let _ = self.inbox.send(Input::Changed(endpoint));
     }
 
     /// The waits after failed attempts of a delivery.
@@ -77,80 +118,23 @@ impl DeliveryHandle {
     }
 }
 
-pub(crate) fn channel(config: &DeliveryConfig) -> Result<(DeliveryHandle, Arc<Notify>), reqwest::Error> {
-    let wake = Arc::new(Notify::new());
+pub(crate) fn channel(config: &DeliveryConfig) -> Result<(DeliveryHandle, Inbox), reqwest::Error> {
+    let (inbox, outbox) = mpsc::unbounded_channel();
     let http = guard::client(config)?;
-    Ok((DeliveryHandle { wake: wake.clone(), http, config: Arc::new(config.clone()) }, wake))
+    Ok((DeliveryHandle { inbox, http, config: Arc::new(config.clone()) }, Inbox(outbox)))
 }
 
-/// How many due heads one look-up brings.
-const LOOK_AHEAD: u64 = 512;
-/// The longest sleep between look-ups.
-const IDLE: Duration = Duration::from_secs(5);
+pub(crate) async fn run(gateway: Gateway, inbox: Inbox) {
+    dispatch::run(gateway, inbox.0).await;
+}
 
-/// The dispatcher: looks up due heads, runs their attempts, records what came back.
-pub(crate) async fn run(gateway: Gateway, wake: Arc<Notify>) {
-    let stopping = gateway.inner.stopping.clone();
-    let config = gateway.config().delivery.clone();
-    let (done, mut finished) = mpsc::unbounded_channel::<(DeliveryId, EndpointId)>();
-    let mut in_flight: HashSet<DeliveryId> = HashSet::new();
-    let mut per_endpoint: HashMap<EndpointId, usize> = HashMap::new();
-    let mut attempts = JoinSet::new();
-    loop {
-        let mut sleep = IDLE;
-        if !stopping.is_cancelled() && in_flight.len() < config.concurrency {
-            match gateway.store().due_deliveries(Timestamp::now(), LOOK_AHEAD).await {
-                Ok(due) => {
-                    for delivery in due {
-                        let busy = per_endpoint.get(&delivery.endpoint.id).copied().unwrap_or(0);
-                        if in_flight.len() >= config.concurrency
-                            || busy >= config.per_endpoint
-                            || !in_flight.insert(delivery.id)
-                        {
-                            continue;
-                        }
-                        *per_endpoint.entry(delivery.endpoint.id).or_default() += 1;
-                        let (gateway, done) = (gateway.clone(), done.clone());
-                        attempts.spawn(async move {
-                            let (id, endpoint) = (delivery.id, delivery.endpoint.id);
-                            attempt::run(&gateway, delivery).await;
-                            let _ = done.send((id, endpoint));
-                        });
-                    }
-                    if let Ok(Some(at)) = gateway.store().next_due_delivery().await {
-                        let until = Timestamp::now().until(at);
-                        // heads that are due already wait for a free place, which wakes us
-                        if !until.is_zero() {
-                            sleep = sleep.min(until);
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "due deliveries could not be read");
-                    sleep = Duration::from_secs(1);
-                }
-            }
+impl Gateway {
+    /// What is cached of an endpoint is stale: it was made, changed, deleted, disabled. `instance_pk` is its owner's.
+    pub(crate) fn endpoint_changed(&self, instance_pk: Option<i64>, id: EndpointId) {
+        match instance_pk {
+            Some(pk) => self.inner.fanout.endpoints_changed(pk),
+            None => self.inner.fanout.all_endpoints_changed(),
         }
-        tokio::select! {
-            () = wake.notified() => {}
-            Some((id, endpoint)) = finished.recv() => {
-                let mut free = |id: DeliveryId, endpoint: EndpointId| {
-                    in_flight.remove(&id);
-                    if let Some(busy) = per_endpoint.get_mut(&endpoint) {
-                        *busy -= 1;
-                        if *busy == 0 {
-                            per_endpoint.remove(&endpoint);
-                        }
-                    }
-                };
-                free(id, endpoint);
-                while let Ok((id, endpoint)) = finished.try_recv() {
-                    free(id, endpoint);
-                }
-            }
-            () = tokio::time::sleep(sleep) => {}
-            () = stopping.cancelled(), if in_flight.is_empty() => return,
-        }
-        while attempts.try_join_next().is_some() {}
+        self.inner.delivery.changed(id);
     }
 }

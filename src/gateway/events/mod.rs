@@ -8,9 +8,9 @@ use crate::Gateway;
 use futures_util::FutureExt;
 use kero_domain::{DeliveryId, Timestamp};
 use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,7 +24,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct FanOutHandle {
     dirty: mpsc::UnboundedSender<i64>,
-    endpoints: Arc<Mutex<HashMap<i64, Arc<Vec<Endpoint>>>>>,
+    endpoints: Arc<Mutex<Cache>>,
+}
+
+/// The endpoints by instance.
+#[derive(Default)]
+struct Cache {
+    /// Grows with every change, so that what was read before one is not kept after it.
+    generation: u64,
+    known: HashMap<i64, Arc<Vec<Endpoint>>>,
 }
 
 impl FanOutHandle {
@@ -34,7 +42,20 @@ impl FanOutHandle {
 
     /// The cached endpoints of an instance are stale.
     pub(crate) fn endpoints_changed(&self, instance_pk: i64) {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_pk);
+        let mut cache = self.cache();
+        cache.generation += 1;
+        cache.known.remove(&instance_pk);
+    }
+
+    /// Those of all instances are: a global one changed.
+    pub(crate) fn all_endpoints_changed(&self) {
+        let mut cache = self.cache();
+        cache.generation += 1;
+        cache.known.clear();
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,10 +124,11 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
             }
             let endpoints = endpoints(gateway, pk).await?;
             let now = Timestamp::now();
-            let items = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
+            let items: Vec<FanOut> = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
+            let due: BTreeSet<_> = items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
             let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
             gateway.store().fan_out(pk, epoch, items).await?;
-            gateway.inner.delivery.wake();
+            gateway.inner.delivery.due(due.into_iter().collect());
             Ok::<_, StoreError>(pending.len() < usize::try_from(BATCH).unwrap_or(usize::MAX))
         };
         match done.await {
@@ -133,11 +155,18 @@ fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
 }
 
 async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {
-    let cache = &gateway.inner.fanout.endpoints;
-    if let Some(found) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&pk) {
-        return Ok(found.clone());
-    }
+    let fanout = &gateway.inner.fanout;
+    let generation = {
+        let cache = fanout.cache();
+        if let Some(found) = cache.known.get(&pk) {
+            return Ok(found.clone());
+        }
+        cache.generation
+    };
     let found = Arc::new(gateway.store().endpoints_for(pk).await?);
-    cache.lock().unwrap_or_else(PoisonError::into_inner).insert(pk, found.clone());
+    let mut cache = fanout.cache();
+    if cache.generation == generation {
+        cache.known.insert(pk, found.clone());
+    }
     Ok(found)
 }

@@ -235,17 +235,6 @@ impl Gateway {
         self.store().hook_calls(name, outcomes, event, before, limit).await.map_err(fault)
     }
 
-    /// Has the hooks of dead events called again, and their deliveries made when all goes well. How many there were;
-    /// events that are not dead stay as they are.
-    pub async fn call_hooks_again(&self, instance_pk: i64, events: Vec<EventId>) -> Result<u64, Fault> {
-        let revived = self.store().revive_events(instance_pk, events).await.map_err(fault)?;
-        if revived > 0 {
-            self.inner.hooks.look_again(instance_pk);
-            self.inner.fanout.dirty(instance_pk);
-        }
-        Ok(revived)
-    }
-
     pub(super) async fn stored(&self, name: &str) -> Result<Plugin, Fault> {
         self.store().plugin(name).await.map_err(fault)?.ok_or_else(|| FaultCode::PluginNotFound.into())
     }

@@ -171,7 +171,7 @@ fn hooked(gateway: &Gateway, delivery: &Delivery, effects: &Effects, records: &[
         errors: None,
         calls: record::calls(records, &event.id.to_string(), Some(delivery.id)),
         kv: record::kv(effects),
-        sends: record::sends(effects, handle.as_ref(), event.request_id.as_deref()),
+        sends: record::sends(gateway, effects, handle.as_ref(), event.request_id.as_deref()),
     }
 }
 
@@ -206,7 +206,7 @@ async fn keep(
 /// Puts what was accepted with an attempt or a request before a worker.
 pub(crate) fn took_sends(gateway: &Gateway, delivery: &Delivery, jobs: &[kero_store::Job], over_quota: &[String]) {
     if let Some(handle) = gateway.inner.instances.get(&delivery.event.instance_id) {
-        jobs.iter().for_each(|job| gateway.enqueue(&handle, job));
+        jobs.iter().for_each(|job| gateway.took(&handle, job));
     }
     for plugin in over_quota {
         tracing::warn!(plugin, delivery = %delivery.id, "a hook's message is left out: its quota is used up");

@@ -13,7 +13,7 @@ use kero_hooks::run::{Chained, Record};
 use kero_hooks::{Effects, Setting};
 use kero_store::{Endpoint, Event, FanOut, Hooked, NewDelivery, NewHookCall, StoreError, Verdict};
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,14 +143,16 @@ async fn round(
     }
     items.sort_by_key(|item| item.event_row);
     if !items.is_empty() {
+        let due: BTreeSet<EndpointId> =
+            items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
         let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
         for job in &done.jobs {
-            gateway.enqueue(handle, job);
+            gateway.took(handle, job);
         }
         for plugin in &done.over_quota {
             tracing::warn!(plugin, instance = %handle.id, "a hook's message is left out: its quota is used up");
         }
-        gateway.inner.delivery.wake();
+        gateway.inner.delivery.due(due.into_iter().collect());
     }
     Ok(false)
 }
@@ -337,7 +339,7 @@ impl Chains<'_> {
             errors,
             calls: record::calls(records, &event.id.to_string(), None),
             kv: record::kv(effects),
-            sends: record::sends(effects, Some(self.handle), event.request_id.as_deref()),
+            sends: record::sends(self.gateway, effects, Some(self.handle), event.request_id.as_deref()),
         })
     }
 

@@ -111,9 +111,11 @@ impl Hooks {
         self.table().transforms(instance)
     }
 
-    /// Events of an instance came back that were fanned out before.
-    pub(crate) fn look_again(&self, instance_pk: i64) {
+    /// Deliveries of an instance are made once more: those of events that a hook failed on wait for their hooks first.
+    pub(crate) fn replayed(&self, gateway: &Gateway, instance_pk: i64) {
+        // they may stand before everything that was looked at
         self.lines().remove(&instance_pk);
+        gateway.inner.fanout.dirty(instance_pk);
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Lines>> {

@@ -1,5 +1,6 @@
 //! What calls leave: rows, metrics, lines in the log.
 
+use crate::Gateway;
 use kero_domain::{
     Address, Content, CorrelationId, DeliveryId, HeldReason, InstanceStatus, JobId, JobState, MessageId, Priority,
     Timestamp,
@@ -95,8 +96,9 @@ pub(super) fn kv(effects: &Effects) -> Vec<KvWrite> {
     effects.kv.iter().map(write).collect()
 }
 
-/// Messages as jobs. An instance that is not paired sends none.
+/// Messages as jobs. An instance that is not paired, or has as many jobs as it may have, sends none.
 pub(super) fn sends(
+    gateway: &Gateway,
     effects: &Effects,
     handle: Option<&crate::instances::Handle>,
     request_id: Option<&str>,
@@ -108,6 +110,10 @@ pub(super) fn sends(
         tracing::warn!(count = effects.sends.len(), "messages of hooks are left out: the instance is not paired");
         return Vec::new();
     };
+    if !gateway.has_room(handle.pk) {
+        tracing::warn!(instance = %handle.id, "messages of hooks are left out: too many jobs wait");
+        return Vec::new();
+    }
     let online = view.status == InstanceStatus::Connected;
     let now = Timestamp::now();
     let send = |send: &kero_hooks::StagedSend| {

@@ -130,7 +130,6 @@ impl Hooks {
         for handle in gateway.inner.instances.all() {
             gateway.inner.fanout.dirty(handle.pk);
         }
-        gateway.inner.delivery.wake();
     }
 
     pub(super) fn seat_of(&self, name: &str) -> Option<Arc<Seat>> {

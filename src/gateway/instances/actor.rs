@@ -42,6 +42,8 @@ pub(crate) struct View {
     pub paired: bool,
     pub qr: Option<QrCode>,
     pub code: Option<PairCode>,
+    /// A pair code was asked for, so WhatsApp gives no QR codes.
+    pub by_code: bool,
     /// Present while connected.
     pub link: Option<Link>,
     pub epoch: i64,
@@ -133,6 +135,7 @@ pub(super) async fn spawn(gateway: &Gateway, instance: &Instance) -> Result<Hand
         paired,
         qr: None,
         code: None,
+        by_code: false,
         link: None,
         epoch,
         generation: 0,
@@ -209,7 +212,7 @@ impl Actor {
                     if retry.is_some() {
                         self.input(Input::RetryDue).await;
                     } else {
-                        self.pairing_until = None;
+                        (self.pairing_until, self.pair_phone) = (None, None);
                         self.input(Input::PairingEnded(Cause::PairingTimeout)).await;
                     }
                 }
@@ -227,6 +230,7 @@ impl Actor {
                 Ok(())
             }
             Command::Disconnect => {
+                self.pair_phone = None;
                 self.input(Input::Disconnect).await;
                 Ok(())
             }
@@ -234,7 +238,8 @@ impl Actor {
                 if self.state.paired {
                     return Err(FaultCode::InstanceAlreadyPaired.into());
                 }
-                if self.state.status == InstanceStatus::Pairing {
+                // a link that was started for QR codes never asks for a pair code
+                if self.link.is_some() || self.state.status == InstanceStatus::Pairing {
                     self.input(Input::Disconnect).await;
                 }
                 self.code = None;
@@ -314,11 +319,13 @@ impl Actor {
             LinkEvent::Scanned => self.pairing_event("scanned", None, None),
             LinkEvent::PairingExhausted => {
                 self.pairing_event("timeout", None, None);
+                self.pair_phone = None;
                 self.input(Input::PairingEnded(Cause::PairingTimeout)).await;
             }
             LinkEvent::PairingFailed { reason } => {
                 tracing::warn!(instance = %self.id, reason, "pairing failed");
                 self.pairing_event("failed", None, None);
+                self.pair_phone = None;
                 self.input(Input::PairingEnded(Cause::PairingFailed)).await;
             }
             LinkEvent::Paired { jid, phone, lid, push_name } => {
@@ -403,6 +410,8 @@ impl Actor {
                 if let Err(error) = self.gateway.store().forget_device(self.pk, self.epoch).await {
                     tracing::error!(instance = %self.id, error = &error as &dyn std::error::Error, "the device was not forgotten");
                 }
+                // with the new epoch, which the lane writes under
+                self.publish_view();
                 self.lane.fail_all();
             }
             Action::StoreWanted(wanted) => {
@@ -500,6 +509,7 @@ impl Actor {
             paired: state.paired,
             qr: self.qr.clone(),
             code: self.code.clone(),
+            by_code: self.pair_phone.is_some(),
             link: self.link.clone().filter(|_| self.connected && state.status == InstanceStatus::Connected),
             epoch: self.epoch,
             generation: self.generation,

@@ -200,8 +200,8 @@ impl Gateway {
             let events = current.map(|endpoint| endpoint.events.names()).unwrap_or_default();
             let webhook = new_endpoint(self, PutWebhook { url, events, secret: None, enabled: true })
                 .map_err(|fault| rename_pointer(fault, "/url", "/webhook_url"))?;
-            self.store().put_webhook(instance.pk, webhook).await.map_err(fault)?;
-            self.inner.fanout.endpoints_changed(instance.pk);
+            let stored = self.store().put_webhook(instance.pk, webhook).await.map_err(fault)?;
+            self.endpoint_changed(Some(instance.pk), stored.id);
         }
         let name = update.name.map(|name| (!name.is_empty()).then_some(name));
         self.store().update_instance(instance.pk, name, update.sync_history).await.map_err(fault)?;
@@ -213,6 +213,7 @@ impl Gateway {
         let handle = self.handle(id)?;
         handle.ask(Command::Delete { logout_wait: DELETE_LOGOUT_WAIT }).await?;
         self.inner.instances.remove(&handle);
+        self.inner.load.forget(handle.pk);
         self.inner.fanout.endpoints_changed(handle.pk);
         Ok(())
     }
@@ -240,8 +241,14 @@ impl Gateway {
     /// The QR code that is valid now. Connects when needed and waits for the first code.
     pub async fn qr(&self, id: &InstanceId) -> Result<QrCode, Fault> {
         let handle = self.handle(id)?;
-        if handle.view().paired {
+        let view = handle.view();
+        if view.paired {
             return Err(FaultCode::InstanceAlreadyPaired.into());
+        }
+        if view.by_code {
+            // asking for the picture must not end what somebody is typing on the phone
+            return Err(Fault::new(FaultCode::QrNotAvailable)
+                .with_detail("A pair code was asked for; disconnect the instance to pair it by QR code."));
         }
         handle.ask(Command::Connect).await?;
         handle.wait(CODE_WAIT, |view| view.qr.clone().filter(|qr| qr.expires_at > Timestamp::now())).await

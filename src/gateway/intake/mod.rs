@@ -8,7 +8,7 @@ pub(crate) use wait::{JobEnd, Waiters};
 
 use crate::instances::Handle;
 use crate::worker::LaneKey;
-use crate::{Gateway, errors::fault};
+use crate::{Gateway, crash, errors::fault};
 use kero_domain::{
     Address, ApiKeyId, Cause, Content, CorrelationId, Fault, FaultCode, HeldReason, InstanceId, InstanceStatus, JobId,
     JobState, MessageId, Priority, Timestamp,
@@ -60,6 +60,7 @@ impl Gateway {
         if !asynchronous && !online && view.status != InstanceStatus::Connecting {
             return Err(not_connected(view.cause));
         }
+        self.check_room(handle.pk, &request, now).await?;
         let (state, held) = match request.send_at {
             Some(at) if at > now => (JobState::Held, Some(HeldReason::Scheduled)),
             _ if asynchronous && !online => (JobState::Held, Some(HeldReason::Offline)),
@@ -87,10 +88,16 @@ impl Gateway {
             }),
         };
         let mut waiting = (!asynchronous).then(|| self.inner.waiters.register(job.id));
-        match self.store().accept_job(job).await.map_err(fault)? {
+        crash::point("before_accept");
+        let accepted = self.store().accept_job(job).await.map_err(fault)?;
+        crash::point("after_accept");
+        match accepted {
             Accepted::New(job) => {
+                self.inner.load.accepted(handle.pk);
+                handle.lane.accepted(&job);
                 let Some(waiting) = waiting.as_mut() else {
-                    self.enqueue(&handle, &job);
+                    self.place(&handle, &job);
+                    crash::point("after_push");
                     return Ok(reply(&job, true));
                 };
                 // straight to its lane, never through Redis
@@ -104,13 +111,66 @@ impl Gateway {
         }
     }
 
-    /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
-    pub(crate) fn enqueue(&self, handle: &Handle, job: &Job) {
-        if job.state == JobState::Queued {
-            self.inner.queue.push(job);
-        } else if let Some(at) = job.send_at {
-            handle.lane.wake_at(LaneKey::of(job), at);
+    /// Refuses a send when too many wait, unless it repeats one that was accepted.
+    async fn check_room(&self, pk: i64, request: &SendRequest, now: Timestamp) -> Result<(), Fault> {
+        if self.has_room(pk) {
+            return Ok(());
         }
+        if let Some((api_key, key, _)) = &request.idempotency
+            && self.store().knows_key(*api_key, key, now).await.map_err(fault)?
+        {
+            return Ok(());
+        }
+        Err(Fault::new(FaultCode::QueueFull).retry_after(30))
+    }
+
+    /// Puts a job before a worker whose row changed in another way than by being accepted.
+    pub(crate) fn enqueue(&self, handle: &Handle, job: &Job) {
+        handle.lane.forget(&LaneKey::of(job));
+        self.place(handle, job);
+    }
+
+    /// Whether an instance may have another job.
+    pub(crate) fn has_room(&self, pk: i64) -> bool {
+        let (own, all) = self.inner.load.open(pk);
+        own < self.config().max_jobs && all < self.config().max_jobs_total
+    }
+
+    /// Takes up what was accepted in another commit: a hook's send.
+    pub(crate) fn took(&self, handle: &Handle, job: &Job) {
+        self.inner.load.accepted(handle.pk);
+        self.enqueue(handle, job);
+    }
+
+    /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.
+    fn place(&self, handle: &Handle, job: &Job) {
+        match (job.state, job.held) {
+            (JobState::Queued, _) => self.inner.queue.push(job),
+            (JobState::Held, Some(HeldReason::Scheduled)) => handle.lane.wake_at(LaneKey::of(job), job.due_at),
+            // connected since the job was looked at: nobody else would wake it
+            _ if handle.view().link.is_some() => handle.lane.wake(LaneKey::of(job)),
+            _ => {}
+        }
+    }
+
+    /// Gives a job that has not begun another time; one that is past means now.
+    pub async fn move_job(
+        &self,
+        id: &InstanceId,
+        correlation: &CorrelationId,
+        send_at: Timestamp,
+    ) -> Result<Job, Fault> {
+        let now = Timestamp::now();
+        check_time(send_at, now)?;
+        let job = self.job(id, correlation).await?;
+        let handle = self.handle(id)?;
+        let held = (handle.view().status != InstanceStatus::Connected).then_some(HeldReason::Offline);
+        if !self.store().move_job(job.instance_pk, job.id, send_at, held, now).await.map_err(fault)? {
+            return Err(FaultCode::JobNotMovable.into());
+        }
+        let job = self.job(id, correlation).await?;
+        self.enqueue(&handle, &job);
+        Ok(job)
     }
 
     /// The answer to a repeated idempotency key.
@@ -153,6 +213,7 @@ impl Gateway {
         let (code, error) = ("send-not-started", "The request's time ended before the message was sent.");
         let current = self.store().job_by_id(job.id).await.map_err(fault)?;
         if self.store().cancel_job(job.id, code, error, None, now).await.map_err(fault)? {
+            self.inner.load.cancelled(handle.pk);
             let held = current.and_then(|job| job.held).map(HeldReason::as_str);
             if handle.view().status != InstanceStatus::Connected {
                 return Err(not_connected(handle.view().cause));
@@ -184,7 +245,11 @@ fn check(request: &SendRequest, now: Timestamp) -> Result<(), Fault> {
     if matches!(request.recipient, Address::Broadcast(_)) {
         return Err(Fault::new(FaultCode::InvalidRecipient).at("/phone", "a broadcast list cannot be written to here"));
     }
-    if request.send_at.is_some_and(|at| at > now.after(SEND_AT_HORIZON)) {
+    request.send_at.map_or(Ok(()), |at| check_time(at, now))
+}
+
+fn check_time(send_at: Timestamp, now: Timestamp) -> Result<(), Fault> {
+    if send_at > now.after(SEND_AT_HORIZON) {
         return Err(Fault::new(FaultCode::ValidationFailed).at("/send_at", "must lie within the next 90 days"));
     }
     Ok(())

@@ -4,7 +4,7 @@ use super::DeadLetter;
 use crate::instances::{Handle, Registry};
 use crate::worker::LaneKey;
 use kero_domain::{Address, InstanceId, Priority};
-use kero_store::Job;
+use kero_store::{Job, JobName};
 use serde_json::{Map, Value, json};
 
 /// `{correlation_id, instance_id, type, payload, message_id, created_at}` and the class.
@@ -43,10 +43,22 @@ pub(super) fn unknown(bytes: &[u8], failed_at: i64) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The job that an element names: `(instance_id, correlation_id)`.
-pub(super) fn name(bytes: &[u8]) -> Option<(String, String)> {
-    let value: Value = serde_json::from_slice(bytes).ok()?;
-    Some((value["instance_id"].as_str()?.to_owned(), value["correlation_id"].as_str()?.to_owned()))
+/// The job that an element names.
+pub(super) fn name(bytes: &[u8]) -> Option<JobName> {
+    letter_of(&serde_json::from_slice(bytes).ok()?).map(|(name, _)| name)
+}
+
+/// The job that a dead letter names, and when it failed by the letter, in Unix seconds.
+pub(super) fn letter(bytes: &[u8]) -> Option<(JobName, i64)> {
+    letter_of(&serde_json::from_slice(bytes).ok()?)
+}
+
+fn letter_of(value: &Value) -> Option<(JobName, i64)> {
+    let name = JobName {
+        instance_id: value["instance_id"].as_str()?.parse().ok()?,
+        correlation_id: value["correlation_id"].as_str()?.parse().ok()?,
+    };
+    Some((name, value["failed_at"].as_i64().unwrap_or_default()))
 }
 
 pub(super) enum Resolved {

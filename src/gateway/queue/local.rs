@@ -1,11 +1,11 @@
 //! The queue without Redis: a list in memory, rebuilt from the rows after a restart.
 
-use super::{DeadLetter, Queue, QueueLengths, Taken};
+use super::{DeadLetter, List, Queue, QueueLengths, Taken};
 use crate::RedisHealth;
 use crate::worker::LaneKey;
 use async_trait::async_trait;
 use kero_store::Job;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -50,7 +50,19 @@ impl Queue for Local {
         None
     }
 
-    async fn reconcile(&self, _queued: &[Job], _failed: &[Job]) -> Option<u64> {
+    fn undead(&self, _letter: DeadLetter<'_>) {}
+
+    fn remove(&self, _list: List, _element: Vec<u8>) {}
+
+    fn kept(&self) -> HashSet<Vec<u8>> {
+        HashSet::new()
+    }
+
+    async fn scan(&self, _list: List, _from: u64, _count: u64) -> Option<Vec<Vec<u8>>> {
+        None
+    }
+
+    async fn clear_wrong_types(&self) -> Option<u64> {
         None
     }
 

@@ -2,15 +2,20 @@
 
 mod element;
 mod local;
+mod reconcile;
 mod redis;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use crate::worker::LaneKey;
 use crate::{Gateway, GatewayConfig, RedisHealth};
 use async_trait::async_trait;
 use element::Resolved;
-use kero_domain::{JobState, Timestamp};
+use kero_domain::Timestamp;
 use kero_store::Job;
+use reconcile::Reconciler;
 pub use redis::QueueKeys;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,12 +23,10 @@ use std::time::Duration;
 /// The pass over due rows: the fallback when a wake was lost.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 const POLL_LIMIT: u64 = 1_000;
+/// Counts what waits, for the metrics and for the limits of the queue.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// How long one read waits; a pause takes effect within it.
 const READ_WAIT: Duration = Duration::from_millis(500);
-/// Repairs the lists from the rows.
-const RECONCILE_EVERY: Duration = Duration::from_secs(60);
-/// Rows compared with the lists in one reconciliation.
-const RECONCILE_LIMIT: u64 = 100_000;
 
 /// What the queue gives to the workers.
 pub(crate) enum Taken {
@@ -43,6 +46,14 @@ pub struct QueueLengths {
     pub dead_letters: u64,
 }
 
+/// One of the lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum List {
+    MessageQueue,
+    Processing,
+    DeadLetters,
+}
+
 /// A job that ended as failed, for `kero_dead_letter_queue`.
 pub(crate) struct DeadLetter<'a> {
     pub job: &'a Job,
@@ -50,6 +61,19 @@ pub(crate) struct DeadLetter<'a> {
     pub reason: &'a str,
     pub attempts: u32,
     pub failed_at: Timestamp,
+}
+
+impl<'a> DeadLetter<'a> {
+    /// The letter of a job whose row says that it failed.
+    pub fn of(job: &'a Job) -> Self {
+        Self {
+            job,
+            code: job.error_code.as_deref().unwrap_or("failed"),
+            reason: job.error.as_deref().unwrap_or_default(),
+            attempts: job.attempts,
+            failed_at: job.ended_at.unwrap_or(job.updated_at),
+        }
+    }
 }
 
 #[async_trait]
@@ -69,15 +93,24 @@ pub(crate) trait Queue: Send + Sync {
     fn dead(&self, letter: DeadLetter<'_>);
     async fn health(&self) -> RedisHealth;
     async fn lengths(&self) -> Option<QueueLengths>;
-    /// Makes the lists agree with the rows: unfinished queued jobs, and failed ones. Gives the number of repairs.
-    async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64>;
+    /// Takes a dead letter off its list: it is retried or discarded.
+    fn undead(&self, letter: DeadLetter<'_>);
+    /// Removes one element.
+    fn remove(&self, list: List, element: Vec<u8>);
+    /// The elements of `kero_processing` that lanes work on.
+    fn kept(&self) -> HashSet<Vec<u8>>;
+    /// `count` elements of a list, the oldest first, after the `from` oldest. `None` without Redis or while it does not
+    /// answer.
+    async fn scan(&self, list: List, from: u64, count: u64) -> Option<Vec<Vec<u8>>>;
+    /// Puts keys out of the way that have a list's name and are none; how many. `None` as in `scan`.
+    async fn clear_wrong_types(&self) -> Option<u64>;
     /// Empties `kero_processing` after a restart: its jobs are still in their rows.
     async fn recover(&self);
 }
 
 pub(crate) fn build(config: &GatewayConfig) -> Result<Arc<dyn Queue>, String> {
     match &config.redis_url {
-        Some(url) => Ok(Arc::new(redis::Redis::new(url, &config.queue_keys)?)),
+        Some(url) => Ok(Arc::new(redis::Redis::new(url, config.redis_ca.as_deref(), &config.queue_keys)?)),
         None => Ok(Arc::new(local::Local::default())),
     }
 }
@@ -108,12 +141,17 @@ pub(crate) async fn read(gateway: Gateway) {
 /// Wakes due rows that nobody woke, and repairs the lists.
 pub(crate) async fn tend(gateway: Gateway) {
     let mut poll = interval(POLL_EVERY);
-    let mut reconcile = interval(RECONCILE_EVERY);
+    let mut reconcile = interval(gateway.config().reconcile_every);
+    let mut count = interval(COUNT_EVERY);
+    let mut reconciler = Reconciler::default();
     loop {
         tokio::select! {
             () = gateway.inner.stopping.cancelled() => return,
             _ = poll.tick() => if !gateway.queue_paused() { poll_due(&gateway).await },
-            _ = reconcile.tick() => repair(&gateway).await,
+            _ = reconcile.tick() => repair(&gateway, &mut reconciler).await,
+            _ = count.tick() => if let Err(error) = crate::load::count(&gateway).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the jobs that wait could not be counted");
+            },
         }
     }
 }
@@ -160,9 +198,12 @@ async fn poll_due(gateway: &Gateway) {
             let mut claimed = 0;
             for job in due {
                 let key = LaneKey { chat: job.chat.into(), priority: job.priority };
-                if let Some(handle) = gateway.inner.instances.by_pk(job.instance_pk)
-                    && handle.lane.offer(key)
-                {
+                let Some(handle) = gateway.inner.instances.by_pk(job.instance_pk) else { continue };
+                if !handle.lane.is_busy(&key) {
+                    // nobody woke it: what the lane believes to know may be why
+                    handle.lane.forget(&key);
+                }
+                if handle.lane.offer(key) {
                     claimed += 1;
                 }
             }
@@ -172,26 +213,16 @@ async fn poll_due(gateway: &Gateway) {
     }
 }
 
-async fn repair(gateway: &Gateway) {
-    let queue = &gateway.inner.queue;
-    if queue.health().await != RedisHealth::Ok {
-        return;
-    }
-    let rows = async {
-        let queued = gateway.store().asynchronous_jobs(JobState::Queued, RECONCILE_LIMIT).await?;
-        let failed = gateway.store().asynchronous_jobs(JobState::Failed, RECONCILE_LIMIT).await?;
-        Ok::<_, kero_store::StoreError>((queued, failed))
-    };
-    match rows.await {
-        Ok((queued, failed)) => {
-            let waiting: Vec<Job> = queued.into_iter().filter(|job| !gateway.lane_is_busy(job)).collect();
-            if let Some(repairs) = queue.reconcile(&waiting, &failed).await {
-                metrics::counter!("kero_queue_repairs_total").increment(repairs);
-                if repairs > 0 {
-                    tracing::warn!(repairs, "the queue's lists were repaired from the rows");
-                }
+async fn repair(gateway: &Gateway, reconciler: &mut Reconciler) {
+    match reconciler.pass(gateway).await {
+        Ok(Some(repairs)) => {
+            metrics::counter!("kero_queue_repairs_total").increment(repairs);
+            metrics::gauge!("kero_queue_drift").set(repairs as f64);
+            if repairs > 0 {
+                tracing::warn!(repairs, "the queue's lists were repaired from the rows");
             }
         }
+        Ok(None) => {}
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the queue could not be compared with the rows")
         }
@@ -199,11 +230,6 @@ async fn repair(gateway: &Gateway) {
 }
 
 impl Gateway {
-    fn lane_is_busy(&self, job: &Job) -> bool {
-        let handle = self.inner.instances.by_pk(job.instance_pk);
-        handle.is_some_and(|handle| handle.lane.is_busy(&LaneKey::of(job)))
-    }
-
     pub fn queue_paused(&self) -> bool {
         self.inner.paused.load(Ordering::Acquire)
     }

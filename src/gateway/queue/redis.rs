@@ -1,14 +1,14 @@
 //! The queue on Redis: three lists that operators can look at, rebuilt from the rows whenever they were lost.
 
 use super::element;
-use super::{DeadLetter, Queue, QueueLengths, Taken};
+use super::{DeadLetter, List, Queue, QueueLengths, Taken};
 use crate::RedisHealth;
 use crate::worker::LaneKey;
 use async_trait::async_trait;
 use kero_domain::Timestamp;
 use kero_store::Job;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -22,12 +22,14 @@ const BATCH: usize = 63;
 /// Writes sent in one pipeline.
 const PIPELINE: usize = 256;
 
-/// Names of the three lists; tests give each gateway its own.
+/// Names of the three lists; several gateways on one database each have a prefix.
 #[derive(Debug, Clone)]
 pub struct QueueKeys {
     pub message_queue: String,
     pub processing: String,
     pub dead_letters: String,
+    /// Written to see whether the server takes writes; it expires at once.
+    probe: String,
 }
 
 impl Default for QueueKeys {
@@ -43,6 +45,19 @@ impl QueueKeys {
             message_queue: key("kero_message_queue"),
             processing: key("kero_processing"),
             dead_letters: key("kero_dead_letter_queue"),
+            probe: key("kero_health"),
+        }
+    }
+
+    fn lists(&self) -> [&str; 3] {
+        [List::MessageQueue, List::Processing, List::DeadLetters].map(|list| self.of(list))
+    }
+
+    fn of(&self, list: List) -> &str {
+        match list {
+            List::MessageQueue => &self.message_queue,
+            List::Processing => &self.processing,
+            List::DeadLetters => &self.dead_letters,
         }
     }
 }
@@ -55,6 +70,8 @@ enum Write {
     Finish(Vec<u8>),
     Reject(Vec<u8>),
     Dead(Vec<u8>),
+    Undead(Vec<u8>),
+    Remove(List, Vec<u8>),
 }
 
 pub(super) struct Redis {
@@ -69,10 +86,19 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub(super) fn new(url: &SecretString, keys: &QueueKeys) -> Result<Self, String> {
+    pub(super) fn new(url: &SecretString, ca: Option<&[u8]>, keys: &QueueKeys) -> Result<Self, String> {
+        let opened = match ca {
+            Some(ca) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
+                Client::build_with_tls(url.expose_secret(), certificates)
+            }
+            None => Client::open(url.expose_secret()),
+        };
         // the error's text may repeat the URL with its password
-        let client = Client::open(url.expose_secret())
-            .map_err(|_| "use redis://[:password@]host[:port][/db] or rediss://…".to_owned())?;
+        let client = opened.map_err(|_| match ca {
+            Some(_) => "use rediss://… with certificates in PEM in redis_ca_file".to_owned(),
+            None => "use redis://[:password@]host[:port][/db] or rediss://…".to_owned(),
+        })?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(2)))
             .set_response_timeout(Some(Duration::from_secs(2)))
@@ -97,7 +123,7 @@ impl Redis {
         let _ = self.writes.send(write);
     }
 
-    fn kept(&self) -> usize {
+    fn in_hand(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 
@@ -118,14 +144,11 @@ impl Redis {
         }
         taken
     }
-
-    async fn list(&self, key: &str) -> RedisResult<Vec<Vec<u8>>> {
-        redis::cmd("LRANGE").arg(key).arg(0).arg(-1).query_async(&mut self.manager.clone()).await
-    }
 }
 
 /// One element, waiting for it a moment, then whatever else is there.
 async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
+    count_request();
     let first: Option<Vec<u8>> = redis::cmd("BLMOVE")
         .arg(&keys.message_queue)
         .arg(&keys.processing)
@@ -135,6 +158,7 @@ async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Du
         .query_async(connection)
         .await?;
     let Some(first) = first else { return Ok(Vec::new()) };
+    count_request();
     let waiting: usize = redis::cmd("LLEN").arg(&keys.message_queue).query_async(connection).await?;
     let mut taken = vec![first];
     if waiting > 0 {
@@ -142,6 +166,7 @@ async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Du
         for _ in 0..waiting.min(BATCH) {
             pipe.cmd("LMOVE").arg(&keys.message_queue).arg(&keys.processing).arg("RIGHT").arg("LEFT");
         }
+        count_request();
         let more: Vec<Option<Vec<u8>>> = pipe.query_async(connection).await?;
         taken.extend(more.into_iter().flatten());
     }
@@ -158,6 +183,9 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                 Write::Push(element) => pipe.cmd("LPUSH").arg(&keys.message_queue).arg(element).ignore(),
                 Write::Finish(element) => pipe.cmd("LREM").arg(&keys.processing).arg(1).arg(element).ignore(),
                 Write::Dead(element) => pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(element).ignore(),
+                // the comparison looks at the oldest first, and what is retried or discarded is mostly young
+                Write::Remove(list, element) => pipe.cmd("LREM").arg(keys.of(list)).arg(-1).arg(element).ignore(),
+                Write::Undead(element) => pipe.cmd("LREM").arg(&keys.dead_letters).arg(1).arg(element).ignore(),
                 Write::Reject(element) => {
                     let letter = element::unknown(&element, Timestamp::now().secs());
                     pipe.cmd("LPUSH").arg(&keys.dead_letters).arg(letter).ignore();
@@ -165,12 +193,18 @@ async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: 
                 }
             };
         }
+        count_request();
         if let Err(error) = pipe.query_async::<()>(&mut manager).await {
             log_failure("Redis refused queue writes; the rows keep the jobs", &error);
             // a stopped server would otherwise be asked for every single element
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// A round trip to the server, as sends cause them.
+fn count_request() {
+    metrics::counter!("kero_redis_requests_total").increment(1);
 }
 
 fn log_failure(what: &str, error: &RedisError) {
@@ -184,7 +218,7 @@ impl Queue for Redis {
     }
 
     async fn next(&self, wait: Duration) -> Vec<Taken> {
-        if self.kept() >= WINDOW {
+        if self.in_hand() >= WINDOW {
             let _ = tokio::time::timeout(wait, self.room.notified()).await;
             return Vec::new();
         }
@@ -223,50 +257,77 @@ impl Queue for Redis {
     }
 
     async fn health(&self) -> RedisHealth {
-        let ping = redis::cmd("PING").query_async::<String>(&mut self.manager.clone()).await;
-        if ping.is_ok() { RedisHealth::Ok } else { RedisHealth::Error }
+        // a server that answers may still refuse to write (a replica, no memory), or hold something else under a name
+        let mut pipe = Pipeline::new();
+        pipe.cmd("SET").arg(&self.keys.probe).arg(1).arg("PX").arg(1_000).ignore();
+        for key in self.keys.lists() {
+            pipe.cmd("LLEN").arg(key).ignore();
+        }
+        match pipe.query_async::<()>(&mut self.manager.clone()).await {
+            Ok(()) => RedisHealth::Ok,
+            Err(_) => RedisHealth::Error,
+        }
     }
 
     async fn lengths(&self) -> Option<QueueLengths> {
         let mut pipe = Pipeline::new();
-        for key in [&self.keys.message_queue, &self.keys.processing, &self.keys.dead_letters] {
+        for key in self.keys.lists() {
             pipe.cmd("LLEN").arg(key);
         }
         let (message_queue, processing, dead_letters) = pipe.query_async(&mut self.manager.clone()).await.ok()?;
         Some(QueueLengths { message_queue, processing, dead_letters })
     }
 
-    async fn reconcile(&self, queued: &[Job], failed: &[Job]) -> Option<u64> {
-        let present =
-            |elements: Vec<Vec<u8>>| elements.iter().filter_map(|bytes| element::name(bytes)).collect::<HashSet<_>>();
-        let mut known = present(self.list(&self.keys.message_queue).await.ok()?);
-        known.extend(present(self.list(&self.keys.processing).await.ok()?));
-        let dead = present(self.list(&self.keys.dead_letters).await.ok()?);
-        let name = |job: &Job| (job.instance_id.to_string(), job.correlation_id.to_string());
-        let mut repairs = 0;
-        for job in queued.iter().filter(|job| !known.contains(&name(job))) {
-            self.push(job);
-            repairs += 1;
+    fn undead(&self, letter: DeadLetter<'_>) {
+        self.write(Write::Undead(element::dead_letter(&letter)));
+    }
+
+    fn remove(&self, list: List, element: Vec<u8>) {
+        self.write(Write::Remove(list, element));
+    }
+
+    fn kept(&self) -> HashSet<Vec<u8>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    }
+
+    async fn scan(&self, list: List, from: u64, count: u64) -> Option<Vec<Vec<u8>>> {
+        let (from, count) = (i64::try_from(from).ok()?, i64::try_from(count).ok()?);
+        let mut range = redis::cmd("LRANGE");
+        range.arg(self.keys.of(list)).arg(-from - count).arg(-from - 1);
+        let mut elements: Vec<Vec<u8>> = range.query_async(&mut self.manager.clone()).await.ok()?;
+        elements.reverse();
+        Some(elements)
+    }
+
+    async fn clear_wrong_types(&self) -> Option<u64> {
+        let mut moved = 0;
+        for key in self.keys.lists() {
+            let kind: String = redis::cmd("TYPE").arg(key).query_async(&mut self.manager.clone()).await.ok()?;
+            if kind == "list" || kind == "none" {
+                continue;
+            }
+            tracing::warn!(key, kind, "something else than a list is in the place of one; it is renamed");
+            let aside = format!("{key}:was_{kind}:{}", Timestamp::now().0);
+            redis::cmd("RENAME").arg(key).arg(aside).query_async::<()>(&mut self.manager.clone()).await.ok()?;
+            moved += 1;
         }
-        for job in failed.iter().filter(|job| !dead.contains(&name(job))) {
-            self.dead(DeadLetter {
-                job,
-                code: job.error_code.as_deref().unwrap_or("failed"),
-                reason: job.error.as_deref().unwrap_or_default(),
-                attempts: job.attempts,
-                failed_at: job.ended_at.unwrap_or(job.updated_at),
-            });
-            repairs += 1;
-        }
-        Some(repairs)
+        Some(moved)
     }
 
     async fn recover(&self) {
         // jobs named here are in their rows, junk is not: it goes where junk goes
-        for element in self.list(&self.keys.processing).await.unwrap_or_default() {
-            match element::name(&element) {
-                Some(_) => self.finish(element),
-                None => self.reject(element),
+        let mut from = 0;
+        while let Some(elements) = self.scan(List::Processing, from, WINDOW as u64).await {
+            from += elements.len() as u64;
+            let last = elements.len() < WINDOW;
+            for element in elements {
+                match element::name(&element) {
+                    Some(_) => self.finish(element),
+                    None => self.reject(element),
+                }
+            }
+            if last {
+                return;
             }
         }
     }

@@ -1,8 +1,11 @@
 //! One turn of a lane: claim the oldest due job of a chat, store the intent, send, wait for the server's word, settle.
 
 use super::acks::AckOutcome;
+use super::known::Next;
 use super::lane::{LaneContext, paused};
+use super::limits::Token;
 use super::{LaneKey, ack_event};
+use crate::crash;
 use crate::instances::View;
 use crate::intake::JobEnd;
 use crate::queue::{self, DeadLetter};
@@ -25,14 +28,45 @@ pub(super) enum TurnEnd {
 /// The seed's sentence.
 const NOT_ON_WHATSAPP: &str = "The phone number is not registered on WhatsApp";
 
-pub(super) async fn turn(context: &LaneContext, key: &LaneKey) -> TurnEnd {
-    let now = Timestamp::now();
-    match context.gateway.store().next_job(context.pk, &key.chat, key.priority, now).await {
-        Ok(NextJob::Run(job)) if job.asynchronous && paused(&context.gateway) => TurnEnd::Idle,
-        Ok(NextJob::Run(job)) => run(context, job).await,
-        Ok(NextJob::Wait(at)) => TurnEnd::At(at),
-        Ok(NextJob::InFlight(_) | NextJob::Empty) => TurnEnd::Idle,
-        Err(error) => later(context, &error),
+pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> TurnEnd {
+    let known = &context.known;
+    let job = match known.next(key) {
+        Next::Run(job) => *job,
+        Next::Empty => return TurnEnd::Idle,
+        Next::Ask => match ask(context, key).await {
+            Ok(job) => job,
+            Err(end) => return end,
+        },
+    };
+    let end = if job.asynchronous && paused(&context.gateway) { TurnEnd::Idle } else { run(context, job, leave).await };
+    if end != TurnEnd::More {
+        // the job is unfinished, and no longer kept
+        known.forget(key);
+    }
+    end
+}
+
+/// The oldest due job by the rows.
+async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
+    context.known.asking(key);
+    let next = context.gateway.store().next_job(context.pk, &key.chat, key.priority, Timestamp::now()).await;
+    if matches!(next, Ok(NextJob::Empty)) {
+        context.known.nothing_left(key);
+        return Err(TurnEnd::Idle);
+    }
+    context.known.forget(key);
+    match next {
+        Ok(NextJob::Run(job)) => Ok(job),
+        Ok(NextJob::Wait(at)) => Err(TurnEnd::At(at)),
+        // this turn is the chat's only one: an intent without an attempt, whose commit's answer was lost, or which could
+        // not be put in doubt after a restart
+        Ok(NextJob::InFlight(job)) => {
+            let view = context.view.borrow().clone();
+            let due_at = Timestamp::now().after(context.gateway.config().doubt_wait);
+            Err(settle(context, &view, &job, job.attempts, doubt(due_at)).await)
+        }
+        Ok(NextJob::Empty) => Err(TurnEnd::Idle),
+        Err(error) => Err(later(context, &error)),
     }
 }
 
@@ -45,7 +79,7 @@ fn later(context: &LaneContext, error: &StoreError) -> TurnEnd {
     TurnEnd::At(Timestamp::now().after(std::time::Duration::from_secs(1)))
 }
 
-async fn run(context: &LaneContext, job: Job) -> TurnEnd {
+async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
     let view = context.view.borrow().clone();
     let Some(link) = view.link.clone() else { return TurnEnd::Idle };
     let Ok(chat) = Address::parse(&job.chat) else {
@@ -78,7 +112,7 @@ async fn run(context: &LaneContext, job: Job) -> TurnEnd {
             }
         }
     }
-    if job.attempts > context.gateway.config().retry.max_retries {
+    if job.attempts_now() > context.gateway.config().retry.max_retries {
         // in doubt at every attempt, or a send that ended the process each time
         return settle(
             context,
@@ -89,26 +123,77 @@ async fn run(context: &LaneContext, job: Job) -> TurnEnd {
         )
         .await;
     }
+    // what may have been sent is settled first
+    if job.held != Some(HeldReason::InDoubt)
+        && let Err(due_at) = context.limits.write_to(&job.chat, Timestamp::now())
+    {
+        return hold_for_rate(context, &view, &job, due_at).await;
+    }
+    leave.spend();
     let resend = job.state == JobState::Sending || job.proto.is_some();
     let proto = match &job.proto {
         Some(proto) => proto.clone(),
         None => kero_whatsapp::outbound::encode(&job.content),
     };
+    crash::point("before_intent");
     let intent = context.gateway.store().intend_job(job.id, context.pk, view.epoch, proto, Timestamp::now()).await;
     let (attempts, proto) = match intent {
-        Ok(IntentOutcome::Started { attempt, proto }) => (attempt, proto),
-        Ok(IntentOutcome::NotRunnable(_)) => return TurnEnd::More,
+        Ok(IntentOutcome::Started { attempt, proto }) => {
+            crash::point("after_intent");
+            metrics::counter!("kero_queue_claims_total").increment(1);
+            (attempt, proto)
+        }
+        Ok(IntentOutcome::NotRunnable(_)) => {
+            context.known.forget(&LaneKey::of(&job));
+            return TurnEnd::More;
+        }
         Err(error) => return later(context, &error),
     };
     let ack = context.acks.expect(job.message_id.as_str());
+    crash::point("before_write");
     let settlement = match link.send(&chat, &job.message_id, &proto, resend).await {
-        Ok(()) => wait_for_ack(context, &view, &job, attempts, ack).await,
+        Ok(()) => {
+            crash::point("after_write");
+            wait_for_ack(context, &view, &job, attempts, ack).await
+        }
         Err(error) => {
             context.acks.forget(job.message_id.as_str());
             refused_locally(context, &job, attempts, &error)
         }
     };
+    crash::point("after_ack");
     settle(context, &view, &job, attempts, settlement).await
+}
+
+/// The recipient's rate is used up: the chat waits, and burns no attempt.
+async fn hold_for_rate(context: &LaneContext, view: &View, job: &Job, due_at: Timestamp) -> TurnEnd {
+    if job.held == Some(HeldReason::Rate) && job.due_at == due_at {
+        return TurnEnd::At(due_at);
+    }
+    let hold = Settlement::Hold { reason: HeldReason::Rate, due_at, code: None, error: None, burn_attempt: false };
+    settle(context, view, job, job.attempts, hold).await
+}
+
+/// The instance's rate is used up: the first jobs of the chats that wait say so, the n-th until about the n-th moment.
+pub(super) async fn mark_limited(context: LaneContext, keys: Vec<LaneKey>, from: Timestamp) {
+    let mut heads = Vec::new();
+    let mut due_at = from;
+    for key in keys {
+        context.known.forget(&key);
+        match context.gateway.store().next_job(context.pk, &key.chat, key.priority, Timestamp::now()).await {
+            Ok(NextJob::Run(job)) if !matches!(job.held, Some(HeldReason::Rate | HeldReason::InDoubt)) => {
+                heads.push((job.id, due_at));
+            }
+            _ => {}
+        }
+        due_at = due_at.after(context.limits.interval());
+    }
+    if heads.is_empty() {
+        return;
+    }
+    if let Err(error) = context.gateway.store().hold_for_rate(context.pk, heads).await {
+        tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "sends that wait for their rate do not say so");
+    }
 }
 
 async fn wait_for_ack(
@@ -139,7 +224,7 @@ async fn wait_for_ack(
         }
         () = tokio::time::sleep(config.ack_timeout) => {
             context.acks.forget(job.message_id.as_str());
-            doubt(Timestamp::now().after(config.retry.delay(attempts).unwrap_or_default()))
+            doubt(Timestamp::now().after(config.retry.delay(attempts.saturating_sub(job.attempts_before)).unwrap_or_default()))
         }
     }
 }
@@ -154,7 +239,7 @@ fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOut
         AckOutcome::Refused(463) => {
             let config = context.gateway.config();
             let now = Timestamp::now();
-            if job.created_at.after(config.reach_out_limit) <= now {
+            if job.order_at.after(config.reach_out_limit) <= now {
                 return fail("463", "WhatsApp restricts messages to people who have not written first.");
             }
             Settlement::Hold {
@@ -181,8 +266,8 @@ fn fail(code: &str, error: &str) -> Settlement {
 }
 
 /// The next attempt by the schedule, or the end.
-fn retry(context: &LaneContext, _job: &Job, attempts: u32, code: &str, error: &SendError) -> Settlement {
-    match context.gateway.config().retry.delay(attempts) {
+fn retry(context: &LaneContext, job: &Job, attempts: u32, code: &str, error: &SendError) -> Settlement {
+    match context.gateway.config().retry.delay(attempts.saturating_sub(job.attempts_before)) {
         Some(delay) => Settlement::Hold {
             reason: HeldReason::Retry,
             due_at: Timestamp::now().after(jitter(delay, rand::random())),
@@ -229,9 +314,12 @@ async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, se
     loop {
         match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), event.clone()).await {
             Ok(settled) => {
+                crash::point("after_result");
                 if let Some(end) = end.filter(|_| settled) {
+                    gateway.inner.load.ended(context.pk, end == JobEnd::Sent);
                     gateway.inner.fanout.dirty(context.pk);
                     if let Settlement::Failed { code, error, at } = &settlement {
+                        crash::point("before_dead_letter");
                         queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
                     }
                     gateway.inner.waiters.end(job.id, end);
@@ -284,6 +372,11 @@ pub(super) async fn take_up(context: &LaneContext, epoch: i64) {
 /// After a logout: nothing of this instance will ever be sent.
 pub(super) async fn fail_all(context: &LaneContext) {
     let store = context.gateway.store();
+    context.known.forget_all();
+    if store.lane_keys(context.pk).await.is_ok_and(|keys| keys.is_empty()) {
+        return;
+    }
+    crash::point("before_fail_all");
     loop {
         let states = [JobState::Queued, JobState::Held, JobState::Sending];
         let jobs = match store.jobs_page(context.pk, &states, None, 200).await {

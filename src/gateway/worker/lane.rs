@@ -3,11 +3,13 @@
 use super::LaneKey;
 use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
+use super::known::Known;
+use super::limits::Limits;
 use crate::Gateway;
 use crate::instances::View;
 use futures_util::FutureExt;
 use kero_domain::{InstanceId, Priority, Timestamp};
-use kero_store::Instance;
+use kero_store::{Instance, Job};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(10);
 pub(crate) struct Lane {
     inbox: mpsc::UnboundedSender<Input>,
     acks: Arc<Acks>,
+    known: Arc<Known>,
     busy: Arc<Mutex<HashSet<LaneKey>>>,
     view: watch::Receiver<View>,
     stopping: CancellationToken,
@@ -44,6 +47,16 @@ impl Lane {
 
     pub(crate) fn wake_at(&self, key: LaneKey, at: Timestamp) {
         let _ = self.inbox.send(Input::WakeAt(key, at));
+    }
+
+    /// A job was accepted, and committed. Told before its wake, it saves the lane a look-up.
+    pub(crate) fn accepted(&self, job: &Job) {
+        self.known.accepted(job);
+    }
+
+    /// Rows of a chat changed in another way than by accepting a job.
+    pub(crate) fn forget(&self, key: &LaneKey) {
+        self.known.forget(key);
     }
 
     /// Wakes a key that is not at work already. `false`: nothing would begin by this call.
@@ -85,19 +98,24 @@ pub(super) struct LaneContext {
     pub id: InstanceId,
     pub view: watch::Receiver<View>,
     pub acks: Arc<Acks>,
+    pub known: Arc<Known>,
+    pub limits: Arc<Limits>,
 }
 
 pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Receiver<View>) -> Lane {
     let (inbox, outbox) = mpsc::unbounded_channel();
     let busy: Arc<Mutex<HashSet<LaneKey>>> = Arc::default();
     let stopping = gateway.inner.stopping.child_token();
-    let lane = Lane { inbox, acks: Arc::default(), busy: busy.clone(), view: view.clone(), stopping };
+    let (acks, known) = (Arc::default(), Arc::default());
+    let lane = Lane { inbox, acks, known, busy: busy.clone(), view: view.clone(), stopping };
     let context = LaneContext {
         gateway: gateway.clone(),
         pk: instance.pk,
         id: instance.id.clone(),
         view,
         acks: lane.acks.clone(),
+        known: lane.known.clone(),
+        limits: Limits::new(gateway.config(), Timestamp::now()),
     };
     gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
     lane
@@ -110,6 +128,8 @@ struct Ready {
     known: HashSet<LaneKey>,
     /// Turns left in this round, by class.
     credit: [u32; 3],
+    /// Ready keys whose first job says that it waits for the instance's rate.
+    marked: HashSet<LaneKey>,
     /// Keys that are ready or running, as others see them.
     busy: Arc<Mutex<HashSet<LaneKey>>>,
 }
@@ -152,7 +172,20 @@ impl Ready {
         self.credit[index] -= 1;
         let key = self.queues[index].pop_front()?;
         self.known.remove(&key);
+        self.marked.remove(&key);
         Some(key)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Ready keys that were not marked before, by class.
+    fn mark(&mut self) -> Vec<LaneKey> {
+        let keys: Vec<LaneKey> =
+            self.queues.iter().flatten().filter(|key| !self.marked.contains(key)).cloned().collect();
+        self.marked.extend(keys.iter().cloned());
+        keys
     }
 }
 
@@ -169,29 +202,51 @@ async fn run(
     let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
     let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
     let mut generation = 0;
+    if !view.borrow().paired {
+        // the process may have ended between the logout and its consequence
+        attempt::fail_all(&context).await;
+    }
     loop {
         let current = view.borrow_and_update().clone();
         let online = current.link.is_some() && !stopping.is_cancelled();
         if online && current.generation != generation {
             generation = current.generation;
+            context.known.forget_all();
             attempt::take_up(&context, current.epoch).await;
             add_all(&context, &mut ready).await;
         }
-        while online && running.len() < limit {
+        let mut limited = None;
+        while online && running.len() < limit && !ready.is_empty() {
+            let leave = match context.limits.leave(Timestamp::now()) {
+                Ok(leave) => leave,
+                Err(at) => {
+                    limited = Some(at);
+                    break;
+                }
+            };
             let Some(key) = ready.take() else { break };
             running.insert(key.clone(), false);
             let context = context.clone();
             turns.spawn(async move {
                 // a turn that panics must not keep its chat: the row says what is left to do
-                let turn = AssertUnwindSafe(attempt::turn(&context, &key)).catch_unwind().await;
-                let end = turn.unwrap_or_else(|_| TurnEnd::At(Timestamp::now().after(AFTER_PANIC)));
+                let turn = AssertUnwindSafe(attempt::turn(&context, &key, leave)).catch_unwind().await;
+                let end = turn.unwrap_or_else(|_| {
+                    context.known.forget(&key);
+                    TurnEnd::At(Timestamp::now().after(AFTER_PANIC))
+                });
                 (key, end)
             });
         }
         if stopping.is_cancelled() && turns.is_empty() {
             return;
         }
-        let next_timer = timers.keys().next().copied();
+        if let Some(at) = limited {
+            let keys = ready.mark();
+            if !keys.is_empty() {
+                context.gateway.inner.tasks.spawn(attempt::mark_limited(context.clone(), keys, at));
+            }
+        }
+        let next_timer = timers.keys().next().copied().into_iter().chain(limited).min();
         let timer = async {
             match next_timer {
                 Some(at) => tokio::time::sleep(Timestamp::now().until(at)).await,

@@ -2,7 +2,9 @@
 
 mod acks;
 mod attempt;
+mod known;
 mod lane;
+mod limits;
 
 pub(crate) use lane::{Lane, spawn_lane};
 
@@ -43,7 +45,11 @@ pub(crate) fn ack_event(
     }
     data.insert("attempts".into(), attempts.into());
     let mut event = NewEvent::new(EventKind::MessageAck, job.chat.as_str(), at, data.into());
-    event.dedupe_key = Some(format!("a|{}", job.id));
+    // exactly one for each promise: a retried dead letter is a new one
+    event.dedupe_key = Some(match job.retries {
+        0 => format!("a|{}", job.id),
+        retries => format!("a|{}|{retries}", job.id),
+    });
     event.message_id = Some(job.message_id.as_str().to_owned());
     event.request_id.clone_from(&job.request_id);
     event

@@ -61,6 +61,9 @@ entity! { "jobs", jobs {
     created_at: i64,
     updated_at: i64,
     ended_at: Option<i64>,
+    retries: i32,
+    attempts_before: i32,
+    discarded_at: Option<i64>,
 } }
 
 entity! { "idempotency", idempotency {

@@ -6,7 +6,7 @@ use crate::seal::Sealer;
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Op, Tx};
 use crate::{Store, StoreError};
-use kero_domain::{InstanceId, JobId, Timestamp};
+use kero_domain::{ApiKeyId, InstanceId, JobId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
 use std::collections::{HashMap, HashSet};
 use tokio::sync::oneshot;
@@ -51,7 +51,10 @@ impl Accept {
             held: job.held,
             due_at: Timestamp(row.due_at),
             send_at: job.send_at,
+            order_at: Timestamp(row.order_at),
             attempts: 0,
+            attempts_before: 0,
+            retries: 0,
             asynchronous: job.asynchronous,
             error_code: None,
             error: None,
@@ -59,6 +62,7 @@ impl Accept {
             created_at: job.created_at,
             updated_at: job.created_at,
             ended_at: None,
+            discarded_at: None,
         };
         let (answer, wait) = Answer::new();
         Ok((Self { row, key, job, answer }, wait))
@@ -76,6 +80,12 @@ impl Store {
             Op::Accept(Box::new(command))
         })
         .await
+    }
+
+    /// Whether an idempotency key names a send now.
+    pub async fn knows_key(&self, api_key: ApiKeyId, key: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let found = idempotency::Entity::find_by_id((api_key.0, key.to_owned())).one(self.reader()).await?;
+        Ok(found.is_some_and(|found| found.expires_at > now.0))
     }
 
     /// Frees idempotency keys that expired; how many.

@@ -1,7 +1,7 @@
 //! Changes outside an attempt: cancelling, reporting mode, receipts.
 
 use crate::events::{self, EventRow};
-use crate::sql::{placeholders, values};
+use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Fence, Op, work};
 use crate::{Store, StoreError};
 use kero_domain::{Address, JobId, JobState, NewEvent, Timestamp};
@@ -38,6 +38,27 @@ impl Store {
                     }
                     Ok(cancelled)
                 })
+            }))
+        })
+        .await
+    }
+
+    /// Says of jobs at the heads of their lanes that a rate holds them, each until its moment. Those that have begun,
+    /// ended or are in doubt stay as they are.
+    pub async fn hold_for_rate(&self, instance_pk: i64, jobs: Vec<(JobId, Timestamp)>) -> Result<(), StoreError> {
+        let mut values = values![Timestamp::now().0];
+        for (job, due_at) in &jobs {
+            values.extend(values![job.0, due_at.0]);
+        }
+        let sql = format!(
+            "UPDATE jobs SET state = 'held', held = 'rate', due_at = v.column2, updated_at = $1
+             FROM (VALUES {}) AS v WHERE jobs.id = v.column1 AND {NOT_BEGUN}",
+            tuples(1, jobs.len(), 2)
+        );
+        self.submit(instance_pk, None, crate::Durability::Process, |answer| {
+            Op::Run(work(answer, move |tx| {
+                let (sql, values) = (sql.clone(), values.clone());
+                Box::pin(async move { tx.db.run(sql, values).await.map(drop) })
             }))
         })
         .await

@@ -2,10 +2,12 @@
 
 mod accept;
 mod change;
+pub(crate) mod dead;
 pub(crate) mod read;
 mod run;
 
 pub(crate) use accept::{Accept, accept};
+pub use dead::{DeadFilter, JobName};
 pub(crate) use run::{Intend, Settle, intend, settle};
 
 use crate::StoreError;
@@ -36,7 +38,14 @@ pub struct Job {
     /// Not before this moment, except while held for being offline.
     pub due_at: Timestamp,
     pub send_at: Option<Timestamp>,
+    /// Its place in the lane: `send_at`, else when it was accepted, or retried as a dead letter.
+    pub order_at: Timestamp,
+    /// Attempts begun, over every retry of the dead letter.
     pub attempts: u32,
+    /// Of these, the attempts before the last retry of the dead letter.
+    pub attempts_before: u32,
+    /// How often the dead letter was retried.
+    pub retries: u32,
     /// Its end is reported by a `message_ack`.
     pub asynchronous: bool,
     pub error_code: Option<String>,
@@ -46,6 +55,20 @@ pub struct Job {
     pub updated_at: Timestamp,
     /// Set with the first terminal state.
     pub ended_at: Option<Timestamp>,
+    /// When it was taken off the dead letters.
+    pub discarded_at: Option<Timestamp>,
+}
+
+impl Job {
+    /// Failed, asynchronous, and not discarded.
+    pub fn is_dead_letter(&self) -> bool {
+        self.state == JobState::Failed && self.asynchronous && self.discarded_at.is_none()
+    }
+
+    /// Attempts of the present promise: those since the last retry of the dead letter.
+    pub fn attempts_now(&self) -> u32 {
+        self.attempts.saturating_sub(self.attempts_before)
+    }
 }
 
 /// A send to accept.
@@ -149,9 +172,20 @@ pub struct DueJob {
     pub priority: Priority,
 }
 
+/// A job that waits for its lane, as far as the queue's list needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedJob {
+    pub job: JobId,
+    pub correlation_id: CorrelationId,
+    pub chat: String,
+    pub priority: Priority,
+    pub due_at: Timestamp,
+}
+
 /// How many unfinished jobs of an instance are in a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueCount {
+    pub instance_pk: i64,
     pub instance_id: InstanceId,
     pub state: JobState,
     pub held: Option<HeldReason>,
@@ -194,7 +228,10 @@ fn job(sealer: &Sealer, row: Model, instance_id: InstanceId) -> Result<Job, Stor
         held: row.held.as_deref().map(|text| word("held reason", text)).transpose()?,
         due_at: Timestamp(row.due_at),
         send_at: row.send_at.map(Timestamp),
+        order_at: Timestamp(row.order_at),
         attempts: u32::try_from(row.attempts).unwrap_or(0),
+        attempts_before: u32::try_from(row.attempts_before).unwrap_or(0),
+        retries: u32::try_from(row.retries).unwrap_or(0),
         asynchronous: row.asynchronous,
         error_code: row.error_code,
         error: row.error,
@@ -202,12 +239,14 @@ fn job(sealer: &Sealer, row: Model, instance_id: InstanceId) -> Result<Job, Stor
         created_at: Timestamp(row.created_at),
         updated_at: Timestamp(row.updated_at),
         ended_at: row.ended_at.map(Timestamp),
+        discarded_at: row.discarded_at.map(Timestamp),
     })
 }
 
 fn row(sealer: &Sealer, job: &NewJob) -> Result<Model, StoreError> {
     let content = serde_json::to_vec(&job.content).map_err(|_| StoreError::bug("content does not serialise"))?;
-    let order_at = job.send_at.unwrap_or(job.created_at).0;
+    // a time that is past runs now, and jumps no queue
+    let order_at = job.send_at.map_or(job.created_at, |at| at.max(job.created_at)).0;
     Ok(Model {
         id: job.id.0,
         instance_pk: job.instance_pk,
@@ -230,5 +269,8 @@ fn row(sealer: &Sealer, job: &NewJob) -> Result<Model, StoreError> {
         created_at: job.created_at.0,
         updated_at: job.created_at.0,
         ended_at: None,
+        retries: 0,
+        attempts_before: 0,
+        discarded_at: None,
     })
 }

@@ -1,6 +1,6 @@
 //! Reading jobs.
 
-use super::{DueJob, Job, NextJob, QueueCount, word};
+use super::{DueJob, Job, NextJob, QueueCount, QueuedJob, word};
 use crate::entity::jobs::{Column, Entity, Model};
 use crate::sql::values;
 use crate::{Store, StoreError};
@@ -88,7 +88,7 @@ impl Store {
         let Some(job) = self.read_job(find.one(self.reader()).await?).await? else { return Ok(NextJob::Empty) };
         Ok(match (job.state, job.held) {
             (JobState::Sending, _) => NextJob::InFlight(job),
-            (JobState::Held, Some(HeldReason::Offline)) => NextJob::Run(job),
+            (JobState::Held, Some(HeldReason::Offline | HeldReason::Rate)) => NextJob::Run(job),
             _ if job.due_at <= now => NextJob::Run(job),
             _ => NextJob::Wait(job.due_at),
         })
@@ -160,26 +160,44 @@ impl Store {
         self.read_jobs(rows).await
     }
 
-    /// Asynchronous jobs of every instance in one state, the oldest first: what the queue's lists are compared with.
-    pub async fn asynchronous_jobs(&self, state: JobState, limit: u64) -> Result<Vec<Job>, StoreError> {
-        let find = Entity::find()
-            .filter(Column::State.eq(state.as_str()))
-            .filter(Column::Asynchronous.eq(true))
-            .order_by_asc(Column::Id)
-            .limit(limit);
-        self.read_jobs(find.all(self.reader()).await?).await
+    /// Asynchronous jobs of an instance that are `queued`, by due time, after (due time, id) `after`: what the queue's
+    /// list is compared with. Names and places only.
+    pub async fn queued_jobs(
+        &self,
+        instance_pk: i64,
+        after: (Timestamp, JobId),
+        limit: u64,
+    ) -> Result<Vec<QueuedJob>, StoreError> {
+        let sql = "SELECT id, correlation_id, chat, priority, due_at FROM jobs
+                   WHERE instance_pk = $1 AND ended_at IS NULL AND state <> 'sending'
+                     AND (held IS NULL OR held <> 'offline') AND (due_at, id) > ($2, $3)
+                     AND state = 'queued' AND asynchronous ORDER BY due_at, id LIMIT $4";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.reader().all(sql, values![instance_pk, after.0.0, after.1.0, limit]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(QueuedJob {
+                    job: JobId(row.try_get("", "id")?),
+                    correlation_id: word("correlation id", &row.try_get::<String>("", "correlation_id")?)?,
+                    chat: row.try_get("", "chat")?,
+                    priority: word("priority", &row.try_get::<String>("", "priority")?)?,
+                    due_at: Timestamp(row.try_get("", "due_at")?),
+                })
+            })
+            .collect()
     }
 
     /// Unfinished jobs by instance and state.
     pub async fn queue_counts(&self) -> Result<Vec<QueueCount>, StoreError> {
-        let sql = "SELECT i.id, j.state, j.held, COUNT(*) AS jobs, MIN(j.created_at) AS oldest
+        let sql = "SELECT i.pk, i.id, j.state, j.held, COUNT(*) AS jobs, MIN(j.created_at) AS oldest
                    FROM jobs j JOIN instances i ON i.pk = j.instance_pk WHERE j.ended_at IS NULL
-                   GROUP BY i.id, j.state, j.held ORDER BY i.id, j.state, j.held";
+                   GROUP BY i.pk, i.id, j.state, j.held ORDER BY i.id, j.state, j.held";
         let rows = self.reader().all(sql, Vec::new()).await?;
         rows.iter()
             .map(|row| {
                 let held: Option<String> = row.try_get("", "held")?;
                 Ok(QueueCount {
+                    instance_pk: row.try_get("", "pk")?,
                     instance_id: word("instance id", &row.try_get::<String>("", "id")?)?,
                     state: word("job state", &row.try_get::<String>("", "state")?)?,
                     held: held.as_deref().map(|text| word("held reason", text)).transpose()?,
@@ -203,7 +221,7 @@ impl Store {
         super::job(self.sealer(), row, id).map(Some)
     }
 
-    async fn read_jobs(&self, rows: Vec<Model>) -> Result<Vec<Job>, StoreError> {
+    pub(super) async fn read_jobs(&self, rows: Vec<Model>) -> Result<Vec<Job>, StoreError> {
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
             jobs.extend(self.read_job(Some(row)).await?);

@@ -139,7 +139,7 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
          proto = COALESCE(jobs.proto, v.column3), updated_at = v.column4
          FROM (VALUES {}) AS v
          WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
-           AND (jobs.state <> 'held' OR jobs.held = 'offline' OR jobs.due_at <= v.column4)
+           AND (jobs.state <> 'held' OR jobs.held IN ('offline', 'rate') OR jobs.due_at <= v.column4)
          RETURNING id, attempts, proto",
         tuples(0, intents.len(), 4)
     );

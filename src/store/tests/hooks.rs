@@ -2,12 +2,14 @@
 
 use super::{Fixture, event, new_job, on_both};
 use crate::{
-    DeliveryOutcome, FanOut, HookSend, Hooked, KvChange, KvWrite, NewDelivery, NewEndpoint, NewHookCall,
-    NewPluginVersion, PluginChange, Verdict,
+    Delivery, DeliveryOutcome, Endpoint, EndpointChange, FanOut, HookSend, Hooked, KvChange, KvWrite, NewDelivery,
+    NewHookCall, NewPluginVersion, PluginChange, Verdict,
 };
 use kero_domain::endpoint::EventFilter;
-use kero_domain::{CorrelationId, DeliveryId, EndpointId, EventKind, JobId, MessageId, Timestamp};
+use kero_domain::{CorrelationId, DeliveryId, EventKind, JobId, MessageId, Timestamp};
 use serde_json::json;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 on_both!(
@@ -193,14 +195,17 @@ async fn sends_are_made_once_and_within_their_quota(fixture: Fixture) {
     assert_eq!(senders.len(), 1);
 }
 
-async fn endpoint(fixture: &Fixture, pk: i64) -> EndpointId {
-    let new = NewEndpoint {
-        url: "https://example.org/hook".to_owned(),
-        events: EventFilter::All,
-        secret: None,
-        enabled: true,
-    };
-    fixture.store.put_webhook(pk, new).await.unwrap().id
+async fn endpoint(fixture: &Fixture, pk: i64) -> Arc<Endpoint> {
+    let url = Some("https://example.org/hook".to_owned());
+    let change = EndpointChange { url, events: Some(EventFilter::All), ..EndpointChange::default() };
+    Arc::new(fixture.store.create_endpoint(Some(pk), change, 100).await.unwrap())
+}
+
+/// The heads of the endpoint's lines that are due.
+async fn due(fixture: &Fixture, to: &Arc<Endpoint>, at: i64) -> Vec<Delivery> {
+    let to = std::slice::from_ref(to);
+    let claimed = fixture.store.claim_deliveries(to, Timestamp(at), 100, 100, &HashSet::new()).await.unwrap();
+    claimed.into_iter().flat_map(|claimed| claimed.run).collect()
 }
 
 async fn dead_events_come_back(fixture: Fixture) {
@@ -224,7 +229,7 @@ async fn dead_events_come_back(fixture: Fixture) {
         event_row: events[n].row,
         verdict,
         data: None,
-        deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to, next_at: Timestamp(5) }],
+        deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(5) }],
         hooked: Some(Box::new(hooked)),
     };
     let dead = item(0, Verdict::Dead, Hooked { calls: vec![call("p", "trap")], ..Hooked::default() });
@@ -233,20 +238,20 @@ async fn dead_events_come_back(fixture: Fixture) {
     let fine = item(1, Verdict::Pass, Hooked { errors: errors.clone(), ..Hooked::default() });
     let done = store.fan_out(instance.pk, epoch, vec![dead, fine]).await.unwrap();
     assert_eq!(done.numbers, [(events[1].row, 1)], "a dead event takes no number");
-    let due = store.due_deliveries(Timestamp(9), 10).await.unwrap();
-    assert_eq!(due.iter().map(|it| it.event.id).collect::<Vec<_>>(), [events[1].id], "the next in line is not held up");
-    assert_eq!(due[0].event.hook_errors, errors);
-    assert_eq!(due[0].event.verdict, Some(Verdict::Pass));
+    let now = due(&fixture, &to, 9).await;
+    assert_eq!(now.iter().map(|it| it.event.id).collect::<Vec<_>>(), [events[1].id], "the next in line is not held up");
+    assert_eq!(now[0].event.hook_errors, errors);
+    assert_eq!(now[0].event.verdict, Some(Verdict::Pass));
     assert_eq!(store.events_after(instance.pk, 0, 10).await.unwrap().len(), 1, "nor is it shown");
 
-    assert_eq!(store.revive_events(instance.pk, vec![events[0].id, events[1].id]).await.unwrap(), 1);
+    assert!(store.replay_delivery(instance.pk, known).await.unwrap());
     let again = store.pending_events(instance.pk, 10).await.unwrap();
     assert_eq!(again.iter().map(|it| it.id).collect::<Vec<_>>(), [events[0].id]);
     let done = store.fan_out(instance.pk, epoch, vec![item(0, Verdict::Pass, Hooked::default())]).await.unwrap();
     assert_eq!(done.numbers, [(events[0].row, 2)]);
-    let due = store.due_deliveries(Timestamp(9), 10).await.unwrap();
-    assert!(due.iter().any(|it| it.id == known), "under the id that it was known by");
-    assert_eq!(store.revive_events(instance.pk, vec![events[0].id]).await.unwrap(), 0);
+    let now = due(&fixture, &to, 9).await;
+    assert!(now.iter().any(|it| it.id == known), "under the id that it was known by");
+    assert_eq!(store.event_by_id(events[0].id).await.unwrap().unwrap().verdict, Some(Verdict::Pass));
 }
 
 async fn requests_are_shaped_once(fixture: Fixture) {
@@ -256,7 +261,7 @@ async fn requests_are_shaped_once(fixture: Fixture) {
     let to = endpoint(&fixture, instance.pk).await;
     store.append_events(instance.pk, epoch, vec![event(EventKind::Message, "x", "1")]).await.unwrap();
     let row = store.pending_events(instance.pk, 1).await.unwrap()[0].row;
-    let delivery = NewDelivery { id: DeliveryId::new(), endpoint: to, next_at: Timestamp(5) };
+    let delivery = NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(5) };
     let item =
         FanOut { event_row: row, verdict: Verdict::Pass, data: None, deliveries: vec![delivery.clone()], hooked: None };
     store.fan_out(instance.pk, epoch, vec![item]).await.unwrap();
@@ -273,13 +278,14 @@ async fn requests_are_shaped_once(fixture: Fixture) {
     let counted = async || store.kv_get("p", instance.pk, "n", Timestamp::now()).await.unwrap();
     assert_eq!(counted().await.unwrap(), b"1", "and the effects of shaping are there once");
     store.hold_delivery(instance.pk, delivery.id, Timestamp(50)).await.unwrap();
-    assert!(store.due_deliveries(Timestamp(49), 1).await.unwrap().is_empty());
-    let due = store.due_deliveries(Timestamp(50), 1).await.unwrap().remove(0);
-    assert_eq!((due.attempts, due.request.as_deref()), (0, Some(&b"one"[..])), "held, without a try");
+    assert!(due(&fixture, &to, 49).await.is_empty());
+    let now = due(&fixture, &to, 50).await.remove(0);
+    assert_eq!((now.attempts, now.request.as_deref()), (0, Some(&b"one"[..])), "held, without a try");
 
-    let attempt = super::journal::attempt(1);
-    let record =
-        async || store.record_judged_attempt(&due, attempt.clone(), DeliveryOutcome::Delivered, left()).await.unwrap();
+    let attempt = super::deliveries::attempt(1);
+    let record = async || {
+        store.record_judged_attempt(&now, attempt.clone(), DeliveryOutcome::Delivered, None, left()).await.unwrap()
+    };
     record().await;
     record().await;
     assert_eq!(counted().await.unwrap(), b"2", "a judgement's effects are there once, too");
@@ -324,7 +330,7 @@ async fn without_hooks_a_fan_out_costs_what_it_did(fixture: Fixture) {
         event_row: event.row,
         verdict: Verdict::Pass,
         data: None,
-        deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to, next_at: Timestamp(5) }],
+        deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(5) }],
         hooked: None,
     };
     let items = store.pending_events(instance.pk, 10).await.unwrap().iter().map(item).collect();

@@ -1,11 +1,14 @@
 //! One story, told to both databases.
 
 mod database;
+mod dead;
+mod deliveries;
 mod faults;
 mod hooks;
 mod journal;
 mod levels;
 mod plans;
+mod retention;
 mod sending;
 mod story;
 
@@ -35,7 +38,8 @@ impl Fixture {
 
     async fn open(url: String, folder: Option<tempfile::TempDir>) -> Self {
         let master_key = MasterKey::generate();
-        let config = StoreConfig { url, durability: Durability::Power, master_key, readers: 3, writers: 4 };
+        let config =
+            StoreConfig { url, durability: Durability::Power, master_key, readers: 3, writers: 4, max_size: 0 };
         Self { store: Store::open(config.clone()).await.unwrap(), config, folder }
     }
 

@@ -3,7 +3,7 @@
 use super::{Fixture, accept, new_job};
 use crate::{NewJob, deliveries, events, jobs};
 use kero_domain::{HeldReason, JobState, Priority, Timestamp};
-use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryTrait, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryOrder, QueryTrait, Statement, Value};
 use std::time::Instant;
 
 async fn plan(fixture: &Fixture, sql: &str) -> String {
@@ -22,14 +22,23 @@ async fn hot_reads_use_their_indices() {
         ("lane", sql(jobs::read::lane(1, "x", Priority::Bulk).build(DbBackend::Sqlite)), "jobs_lane", false),
         ("in doubt", sql(jobs::read::sending(1).build(DbBackend::Sqlite)), "jobs_sending", false),
         ("due jobs", jobs::read::due(false), "jobs_due", true),
-        ("due deliveries", deliveries::DUE.to_owned(), "deliveries_due", true),
+        ("due deliveries", deliveries::claim_sql(false, 2), "deliveries_due", true),
+        ("lines", deliveries::claim_sql(false, 2), "deliveries_line", true),
+        (
+            "dead letters",
+            sql(jobs::dead::dead(&crate::DeadFilter { instance_pk: Some(1), ..Default::default() })
+                .order_by_desc(crate::entity::jobs::Column::Id)
+                .build(DbBackend::Sqlite)),
+            "jobs_dead",
+            false,
+        ),
         ("pending events", sql(events::pending(1).build(DbBackend::Sqlite)), "events_pending", false),
     ] {
         let plan = plan(&fixture, &sql).await;
         assert!(plan.contains(index), "{what}: {plan}");
         assert!(sorts || !plan.contains("TEMP B-TREE"), "{what} sorts: {plan}");
         for table in ["jobs", "deliveries", "events"] {
-            assert!(!plan.lines().any(|line| line == format!("SCAN {table}")), "{what}: {plan}");
+            assert!(!plan.lines().any(|line| line.starts_with(&format!("SCAN {table}"))), "{what}: {plan}");
         }
     }
 }

@@ -129,8 +129,11 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     let frozen = store.freeze_request(pk, delivery.id, SECRET_TEXT.as_bytes()).await.unwrap();
     assert_eq!(frozen, SECRET_TEXT.as_bytes());
     assert_eq!(store.freeze_request(pk, delivery.id, b"other").await.unwrap(), frozen, "the first one counts");
-    assert_eq!(store.due_deliveries(Timestamp(0), 1).await.unwrap()[0].request.as_deref(), Some(&frozen[..]));
-    store.record_attempt(delivery.id, attempt.clone(), DeliveryOutcome::Retry { next_at: Timestamp(5) }).await.unwrap();
+    let to = std::sync::Arc::new(store.webhook(pk).await.unwrap().unwrap());
+    let claimed = store.claim_deliveries(&[to], Timestamp(0), 1, 1, &Default::default()).await.unwrap();
+    assert_eq!(claimed[0].run[0].request.as_deref(), Some(&frozen[..]));
+    let retry = DeliveryOutcome::Retry { next_at: Timestamp(5), counts: true };
+    assert!(store.record_attempt(pk, delivery.id, attempt.clone(), retry, None).await.unwrap());
     assert_eq!(store.attempts(delivery.id).await.unwrap(), [attempt]);
     store.create_key([u8::try_from(pk).unwrap(); 32], Some("key"), Some(pk)).await.unwrap();
 

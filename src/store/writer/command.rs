@@ -1,7 +1,8 @@
 //! Commands: what they do, who may give them, how they are answered.
 
 use super::Put;
-use crate::events::Append;
+use crate::deliveries::Record;
+use crate::events::{Append, Spread};
 use crate::jobs::{Accept, Intend, Settle};
 use crate::seal::Sealer;
 use crate::sql::Db;
@@ -65,6 +66,8 @@ pub(crate) enum Op {
     Intend(Box<Intend>),
     Settle(Box<Settle>),
     Append(Append),
+    Spread(Box<Spread>),
+    Record(Box<Record>),
     /// Runs by itself, in its place.
     Run(Box<dyn Work>),
     Close(Option<oneshot::Sender<()>>),
@@ -87,6 +90,8 @@ impl Op {
             Self::Intend(intend) => end!(intend.answer),
             Self::Settle(settle) => end!(settle.answer),
             Self::Append(append) => end!(append.answer),
+            Self::Spread(spread) => end!(spread.answer),
+            Self::Record(record) => end!(record.answer),
             Self::Close(done) => {
                 if let Some(done) = done.take() {
                     let _ = done.send(());

@@ -15,7 +15,7 @@ pub(crate) use put::{OnConflict, Put};
 
 use crate::seal::Sealer;
 use crate::sql::{Counters, Db, placeholders};
-use crate::{Durability, StoreError};
+use crate::{Durability, StoreConfig, StoreError, conn};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
 };
@@ -64,6 +64,8 @@ impl Poison {
 /// One writing connection and its queue.
 pub(crate) struct Writer {
     connection: DatabaseConnection,
+    /// SQLite: how to open the connection anew.
+    reopen: Option<StoreConfig>,
     sealer: Sealer,
     counters: Arc<Counters>,
     poison: Arc<Poison>,
@@ -76,11 +78,12 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(
         connection: DatabaseConnection,
+        reopen: Option<StoreConfig>,
         sealer: Sealer,
         counters: Arc<Counters>,
         poison: Arc<Poison>,
     ) -> Self {
-        Self { connection, sealer, counters, poison, synchronous: Durability::Power, epochs: HashMap::new() }
+        Self { connection, reopen, sealer, counters, poison, synchronous: Durability::Power, epochs: HashMap::new() }
     }
 
     /// Runs until closed, or until every handle is gone.
@@ -107,6 +110,9 @@ impl Writer {
                         Op::Close(_) => closing.push(pending),
                         _ => self.group(vec![pending]).await,
                     }
+                }
+                if self.reopen.is_some() {
+                    let _ = self.connection.close_by_ref().await;
                 }
                 closing.iter_mut().for_each(|pending| pending.op.end(Ok(())));
                 return;
@@ -188,15 +194,31 @@ impl Writer {
             Ok(lost)
         };
         match done.await {
-            Ok(lost) => {
-                tx.db.commit().await?;
-                Ok(lost)
-            }
+            Ok(lost) => match tx.db.commit().await {
+                Ok(()) => Ok(lost),
+                Err(error) => {
+                    self.renew().await;
+                    Err(error)
+                }
+            },
             Err(error) => {
-                // the connection rolls back by itself when this fails
-                let _ = tx.db.rollback().await;
+                if tx.db.rollback().await.is_err() {
+                    self.renew().await;
+                }
                 Err(error)
             }
+        }
+    }
+
+    /// SQLite ends a transaction by itself when the disk is full; the driver, which does not hear of it, would take every
+    /// later one for a part of that. On Postgres the pool drops what is broken.
+    async fn renew(&mut self) {
+        let Some(config) = &self.reopen else { return };
+        // when this fails, the next failed commit tries again
+        if let Ok(fresh) = conn::writer(&config.url, config).await {
+            let old = std::mem::replace(&mut self.connection, fresh);
+            self.synchronous = Durability::Power;
+            let _ = old.close().await;
         }
     }
 

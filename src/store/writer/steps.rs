@@ -5,7 +5,7 @@
 //! (a future may be dropped after its command was sent), and everything around a command that runs by itself.
 
 use super::{OnConflict, Op, Pending, Tx, put};
-use crate::{StoreError, events, jobs};
+use crate::{StoreError, deliveries, events, jobs};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -15,6 +15,8 @@ enum Kind {
     Intend,
     Settle,
     Append,
+    Spread,
+    Record,
     Run,
 }
 
@@ -45,6 +47,8 @@ fn kind(op: &Op) -> Kind {
         Op::Intend(_) => Kind::Intend,
         Op::Settle(_) => Kind::Settle,
         Op::Append(_) => Kind::Append,
+        Op::Spread(_) => Kind::Spread,
+        Op::Record(_) => Kind::Record,
         Op::Run(_) | Op::Close(_) => Kind::Run,
     }
 }
@@ -96,6 +100,8 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
             Kind::Intend => jobs::intend(tx, members!(group, step, Intend).map(Box::as_mut).collect()).await?,
             Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
             Kind::Append => events::append(tx, members!(group, step, Append).collect()).await?,
+            Kind::Spread => events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
+            Kind::Record => deliveries::record(tx, members!(group, step, Record).map(Box::as_mut).collect()).await?,
             Kind::Device => {
                 for work in members!(group, step, Device) {
                     work.run(tx).await?;

@@ -226,8 +226,14 @@ async fn call(kind: usize, seed: u64, clock: i64, on: &dyn Backend) -> (&'static
 const CALLS: usize = 77;
 
 async fn open(url: String) -> Store {
-    let config =
-        StoreConfig { url, durability: Durability::Power, master_key: MasterKey::generate(), readers: 2, writers: 4 };
+    let config = StoreConfig {
+        url,
+        durability: Durability::Power,
+        master_key: MasterKey::generate(),
+        readers: 2,
+        writers: 4,
+        max_size: 0,
+    };
     Store::open(config).await.unwrap()
 }
 

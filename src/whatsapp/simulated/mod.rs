@@ -128,6 +128,7 @@ impl Setup {
             master_key: MasterKey::generate(),
             readers: 2,
             writers: 1,
+            max_size: 0,
         })
         .await
         .unwrap();

@@ -155,8 +155,27 @@ async fn failure_policies_do_what_they_say() {
     assert_eq!(stage.texts(), ["bad raw", "good 1", "good 2"]);
     let events = stage.kero.get("/instances/a/events?limit=1000").await.expect(200).to_string();
     assert!(!events.contains("bad drop") && !events.contains("bad dead"), "what was to be hidden is not shown");
+    // the dead delivery can be replayed: the hook is called again, and a version that works lets it through
+    let dead = stage.kero.get("/instances/a/deliveries?state=dead").await.expect(200);
+    let dead = dead["data"].as_array().unwrap().clone();
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    let replay = format!("/instances/a/deliveries/{}/replay", dead[0]["id"].as_str().unwrap());
+    stage.kero.post_empty(&replay).await.expect(200);
+    eventually("the second failure", || async {
+        let calls = stage.calls("policy").await;
+        (calls.iter().filter(|call| call["outcome"] == "reject").count() == 4).then_some(())
+    })
+    .await;
+    assert!(!stage.texts().contains(&"bad dead".to_owned()));
+    let mended = script.replace("throw new Error('no')", "return { data: { text: 'mended' } }");
+    let asked = manifest("policy", "mended", "transform", "on = [\"message\"]\non_error = \"dead\"");
+    install(&stage.kero, &asked, mended.as_bytes()).await;
+    stage.kero.post_empty(&replay).await.expect(200);
+    stage.wait_text("mended").await;
+    let delivered = stage.kero.get(replay.trim_end_matches("/replay")).await.expect(200);
+    assert_eq!(delivered["data"]["id"], dead[0]["id"], "under its id");
     let calls = stage.calls("policy").await;
-    assert!(calls.iter().filter(|call| call["outcome"] == "reject").count() == 3, "{calls:?}");
+    assert!(calls.iter().filter(|call| call["outcome"] == "reject").count() == 4, "{calls:?}");
     assert!(calls.iter().any(|call| call["note"].as_str().is_some_and(|note| note.contains("hook.js:1"))), "{calls:?}");
 }
 

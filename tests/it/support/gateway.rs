@@ -40,6 +40,8 @@ impl Options {
 pub struct Kero {
     child: Option<Child>,
     pub url: String,
+    /// Ends of the process that nobody asked for, seen by [`Kero::revive`].
+    pub crashes: usize,
     pub data: TempDir,
     simulator_url: String,
     options: Options,
@@ -103,6 +105,7 @@ impl Kero {
         let mut kero = Self {
             child: None,
             url: String::new(),
+            crashes: 0,
             data: TempDir::new().expect("a temporary folder"),
             simulator_url: simulator.ws_url(),
             options,
@@ -140,6 +143,12 @@ impl Kero {
 
     /// Starts the process (again, on the same data) and waits until it is ready.
     pub async fn launch(&mut self) {
+        // between the choice of a free port and its use another process may have taken it
+        while !self.try_launch().await {}
+    }
+
+    async fn try_launch(&mut self) -> bool {
+        let logged = self.log().len();
         self.port = free_port();
         self.url = format!("http://127.0.0.1:{}", self.port);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log file");
@@ -151,14 +160,43 @@ impl Kero {
             if let Ok(answer) = self.http.get(format!("{}/readyz", self.url)).send().await
                 && answer.status() == 200
             {
-                return;
+                return true;
+            }
+            let told_to_crash =
+                self.options.env.iter().any(|(name, value)| name == "KERO_CRASH_AT" && !value.is_empty());
+            if told_to_crash && self.has_exited() && !self.log()[logged..].contains("cannot be listened on") {
+                return true;
             }
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("kero ended with {status}:\n{}", self.log());
+                let log = self.log();
+                if log.get(logged..).is_some_and(|log| log.contains("cannot be listened on")) {
+                    return false;
+                }
+                panic!("kero ended with {status}:\n{log}");
             }
             assert!(Instant::now() < until, "kero did not become ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Whether the process ended by itself.
+    pub fn has_exited(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// Starts the process again when it ended by itself, this time without a crash point.
+    pub async fn revive(&mut self) {
+        if self.has_exited() {
+            self.crashes += 1;
+            self.set_env("KERO_CRASH_AT", "");
+            self.launch().await;
+        }
+    }
+
+    /// From the next launch on.
+    pub fn set_env(&mut self, key: &str, value: &str) {
+        self.options.env.retain(|(name, _)| name != key);
+        self.options.env.push((key.to_owned(), value.to_owned()));
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -171,6 +209,13 @@ impl Kero {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().and_then(Child::id).expect("a running process")
+    }
+
+    /// Memory that the process holds.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
     /// kill -9.

@@ -1,6 +1,7 @@
 //! What every test stands on: a simulated WhatsApp, a real `kero` process, a webhook sink.
 
 mod gateway;
+pub mod hostile;
 mod postgres;
 mod redis;
 mod sink;

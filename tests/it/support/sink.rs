@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Received {
     pub target: Option<String>,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
+    /// How it was answered.
+    pub status: u16,
 }
 
 impl Received {
@@ -37,17 +40,20 @@ pub struct Sink {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     behaviour: Arc<Mutex<Behaviour>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Sink {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
-        let sink = Self { url, received: Arc::default(), behaviour: Arc::new(Mutex::new(Behaviour::Status(200))) };
+        let behaviour = Arc::new(Mutex::new(Behaviour::Status(200)));
+        let sink = Self { url, received: Arc::default(), behaviour, connections: Arc::default() };
         let serving = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let sink = serving.clone();
+                sink.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     let service = service_fn(move |request| {
                         let sink = sink.clone();
@@ -73,18 +79,25 @@ impl Sink {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let behaviour = *self.behaviour.lock().expect("behaviour");
-        self.received.lock().expect("received").push(Received { target, headers, body });
-        match behaviour {
-            Behaviour::Status(status) => Response::builder().status(status),
-            Behaviour::Redirect => Response::builder().status(302).header("location", "http://10.1.2.3/"),
+        let (status, location) = match *self.behaviour.lock().expect("behaviour") {
+            Behaviour::Status(status) => (status, None),
+            Behaviour::Redirect => (302, Some("http://10.1.2.3/")),
+        };
+        self.received.lock().expect("received").push(Received { target, headers, body, status });
+        let mut answer = Response::builder().status(status);
+        if let Some(location) = location {
+            answer = answer.header("location", location);
         }
-        .body(Full::default())
-        .expect("an answer")
+        answer.body(Full::default()).expect("an answer")
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock().expect("behaviour") = behaviour;
+    }
+
+    /// Connections that were opened so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn received(&self) -> Vec<Received> {

@@ -1,0 +1,141 @@
+//! What the worker does when WhatsApp refuses: it retries by the schedule, holds, or gives up, and stops nobody else.
+
+use crate::support::{Kero, Options, Redis, Sink, eventually, person, simulator};
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
+    let (simulator, sink) = (simulator().await, Sink::start().await);
+    let kero = Kero::start_with(&simulator, options).await;
+    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
+    kero.pair(&simulator, "a", own).await;
+    (simulator, kero, sink)
+}
+
+async fn end_of(sink: &Sink, accepted: &Value) -> Value {
+    let of = |event: &Value| {
+        event["event"] == "message_ack" && event["data"]["correlation_id"] == accepted["correlation_id"]
+    };
+    sink.wait_for("a message_ack", of).await.1["data"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retrying_job_blocks_only_its_chat() {
+    let (simulator, kero, sink) = setup("491529000001", Options::default()).await;
+    for phone in ["491529000002", "491529000003"] {
+        person(&simulator, phone, Script::Silent);
+    }
+    simulator.inject(FaultRule::new(Fault::Nack).code(503).count(1));
+    let first = kero.send_async("a", "491529000002", "first").await;
+    let job = format!("/instances/a/jobs/{}", first["correlation_id"].as_str().unwrap());
+    let held = eventually("the retry", || async {
+        let job = kero.get(&job).await.expect(200);
+        (job["data"]["held_reason"] == "retry").then(|| job["data"].clone())
+    })
+    .await;
+    assert_eq!((&held["attempts"], &held["error_code"]), (&json!(1), &json!("503")), "{held}");
+    let second = kero.send_async("a", "491529000002", "second").await;
+    let other = kero.send_async("a", "491529000003", "other").await;
+    assert_eq!(end_of(&sink, &other).await["status"], "sent");
+    assert!(simulator.received_texts("491529000002").is_empty(), "its own chat waits");
+    assert_eq!(end_of(&sink, &second).await["status"], "sent");
+    assert_eq!(end_of(&sink, &first).await["attempts"], 2);
+    let texts: Vec<_> = simulator.received_texts("491529000002").into_iter().map(|text| text.text).collect();
+    assert_eq!(texts, ["first", "second"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_follow_the_schedule_and_end() {
+    let options = Options::default()
+        .env("KERO_QUEUE__MAX_RETRIES", "3")
+        .env("KERO_QUEUE__RETRY_BASE", "500ms")
+        .env("KERO_QUEUE__RETRY_CEILING", "1s");
+    let (simulator, kero, sink) = setup("491529000011", options).await;
+    // a linked device that is away gives no receipt
+    kero.paired(&simulator, "b", "491529000012").await;
+    kero.post_empty("/instances/b/disconnect").await.expect(200);
+    simulator.inject(FaultRule::new(Fault::Nack).code(503).count(4));
+    let accepted = kero.send_async("a", "491529000012", "never").await;
+    let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+    for (attempts, delay) in [(1, 500), (2, 1_000), (3, 1_000)] {
+        let job = eventually(&format!("the hold after attempt {attempts}"), || async {
+            let job = kero.get(&path).await.expect(200)["data"].clone();
+            (job["attempts"] == attempts && job["held_reason"] == "retry").then_some(job)
+        })
+        .await;
+        let moment = |name: &str| kero_domain::Timestamp::parse_rfc3339(job[name].as_str().unwrap()).unwrap();
+        let wait = moment("due_at").0 - moment("updated_at").0;
+        // spread by a fifth, and computed a moment before it is stored
+        assert!((delay * 8 / 10 - 50..=delay * 12 / 10).contains(&wait), "{wait} ms after attempt {attempts}");
+    }
+    let end = end_of(&sink, &accepted).await;
+    assert_eq!((&end["status"], &end["code"], &end["attempts"]), (&json!("failed"), &json!("503"), &json!(4)));
+    let id = accepted["message_id"].as_str().unwrap();
+    let jobs = kero.get("/instances/a/jobs?state=failed").await.expect(200);
+    assert_eq!(jobs["data"][0]["message_id"], id);
+    assert_eq!(kero.send_text("a", "491529000012", "next").await.status, 200, "the chat goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_succeed_fails_at_once() {
+    let (simulator, kero, sink) = setup("491529000021", Options::default()).await;
+    person(&simulator, "491529000022", Script::Silent);
+    for code in [400, 404, 479] {
+        simulator.inject(FaultRule::new(Fault::Nack).code(code).count(1));
+        let accepted = kero.send_async("a", "491529000022", "x").await;
+        let end = end_of(&sink, &accepted).await;
+        let found = (&end["status"], &end["code"], &end["attempts"]);
+        assert_eq!(found, (&json!("failed"), &json!(code.to_string()), &json!(1)), "{end}");
+    }
+    let nobody = kero.send_async("a", "491529000000", "x").await;
+    let end = end_of(&sink, &nobody).await;
+    assert_eq!(end["error"], "The phone number is not registered on WhatsApp");
+    assert_eq!((&end["code"], &end["attempts"]), (&json!("recipient-not-on-whatsapp"), &json!(0)));
+    let letters = kero.get("/instances/a/dead-letters").await.expect(200);
+    assert_eq!(letters["data"].as_array().unwrap().len(), 4);
+}
+
+/// Code 463: WhatsApp forbids the account to write to people who have not written first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restricted_account_holds_its_sends_and_burns_no_attempt() {
+    let options = Options::default().env("KERO_QUEUE__RETRY_CEILING", "2s").env("KERO_SENDING__REACH_OUT_LIMIT", "5s");
+    let (simulator, kero, sink) = setup("491529000031", options).await;
+    person(&simulator, "491529000032", Script::Silent);
+    simulator.inject(FaultRule::new(Fault::Nack).code(463).count(1));
+    let accepted = kero.send_async("a", "491529000032", "later").await;
+    let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+    let held = eventually("the hold", || async {
+        let job = kero.get(&path).await.expect(200);
+        (job["data"]["held_reason"] == "reach_out_lock").then(|| job["data"].clone())
+    })
+    .await;
+    assert_eq!(held["attempts"], 0, "{held}");
+    let end = end_of(&sink, &accepted).await;
+    assert_eq!((&end["status"], &end["attempts"]), (&json!("sent"), &json!(1)));
+    // a restriction that stays: it fails after the limit
+    simulator.inject(FaultRule::new(Fault::Nack).code(463).count(50));
+    let accepted = kero.send_async("a", "491529000032", "never").await;
+    let end = end_of(&sink, &accepted).await;
+    assert_eq!((&end["status"], &end["code"]), (&json!("failed"), &json!("463")), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_may_start_paused() {
+    let redis = Redis::start().await;
+    let options = Options::default().redis(redis.url()).env("KERO_QUEUE__PAUSED", "true");
+    let (simulator, mut kero, sink) = setup("491529000041", options).await;
+    for phone in ["491529000042", "491529000043"] {
+        person(&simulator, phone, Script::Silent);
+    }
+    assert_eq!(kero.get("/queue").await.expect(200)["paused"], true);
+    let accepted = kero.send_async("a", "491529000042", "waits").await;
+    kero.send_text("a", "491529000043", "synchronous sends go on").await.expect(200);
+    kero.restart().await;
+    kero.wait_status("a", "connected").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(redis.len("kero_message_queue").await, 1, "nothing leaves the list");
+    assert!(simulator.received_texts("491529000042").is_empty());
+    kero.post_empty("/queue/resume").await.expect(200);
+    assert_eq!(end_of(&sink, &accepted).await["status"], "sent");
+}

@@ -1,0 +1,88 @@
+"""What the fuzzing knows beyond the document.
+
+Values of the formats that the document names; an instance that is paired with a simulated phone and jobs that exist,
+so that not every request ends at "not found"; and what no schema can say: that a cursor comes from the list it is
+used on, that an idempotency key belongs to one request, and that a send can be planned for 90 days.
+Only what is meant to be right is touched; wrong values stay as they were made.
+"""
+
+import os
+import time
+import uuid
+from datetime import datetime, timedelta, timezone
+
+import requests
+import schemathesis
+from hypothesis import strategies as st
+
+PAIRED = os.environ["KERO_PAIRED"]
+JOBS = os.environ["KERO_JOBS"].split()
+KEY = {"X-API-Key": os.environ["KERO_KEY"]}
+# Most requests go to the paired instance, but not what ends its pairing.
+ENDS = {"instance_delete", "instance_log_out", "instance_disconnect", "pair_code_create"}
+# Stands for a cursor until the request is made.
+CURSOR = "the cursor of this list"
+cursors: dict[str, str | None] = {}
+
+PHONES = ["+49 151 4000 601", "491514000601", "(49) 151-4000601"]
+URLS = ["http://127.0.0.1:9/kero", "https://example.org/kero?x=1", "http://[::ffff:127.0.0.1]:9/"]
+ADDRESSES = [*PHONES, "491514000601@s.whatsapp.net", "123456789@lid", "120363012345678901@g.us"]
+
+schemathesis.openapi.format("whatsapp-address", st.sampled_from(ADDRESSES))
+schemathesis.openapi.format("phone-number", st.sampled_from(PHONES))
+schemathesis.openapi.format("uri", st.sampled_from(URLS))
+schemathesis.openapi.format("uri-or-empty", st.sampled_from([*URLS, ""]))
+schemathesis.openapi.format("cursor", st.just(CURSOR))
+
+
+def cursor_of(case):
+    """A real cursor of the list, as a first page with one row gives it; None when there is none."""
+    path = case.formatted_path
+    if path not in cursors:
+        answer = requests.get(os.environ["KERO_URL"] + path, params={"limit": 1}, headers=KEY, timeout=20)
+        cursors[path] = answer.json().get("next_cursor")
+    return cursors[path]
+
+
+def soon(value):
+    """A time that a send can be planned for: the one that was made, unless it lies too far ahead."""
+    limit = time.time() + 80 * 86_400
+    if isinstance(value, int) and not isinstance(value, bool):
+        return min(value, int(limit))
+    if isinstance(value, str):
+        try:
+            far = datetime.fromisoformat(value).timestamp() > limit
+        except (ValueError, OverflowError):
+            far = True
+        if far:
+            return (datetime.now(timezone.utc) + timedelta(days=1)).isoformat()
+    return value
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    if case.meta is None or case.meta.generation.mode.is_negative:
+        return
+    operation = case.operation.definition.raw.get("operationId", "")
+    path, headers = case.path_parameters or {}, case.headers
+    # every other one, so that instances that are new, unpaired or unknown have their turn
+    chosen = uuid.uuid5(uuid.NAMESPACE_OID, repr((operation, sorted(path.items())))).int % 2 == 0
+    if "instance_id" in path and operation not in ENDS and chosen:
+        path["instance_id"] = PAIRED
+        if "correlation_id" in path:
+            path["correlation_id"] = JOBS[len(str(path["correlation_id"])) % len(JOBS)]
+    if case.query and case.query.get("cursor") == CURSOR:
+        found = cursor_of(case)
+        if found is None:
+            del case.query["cursor"]
+        else:
+            case.query["cursor"] = found
+    for name in ("Idempotency-Key", "X-Correlation-Id"):
+        if headers and name in headers:
+            headers[name] = str(uuid.uuid4())
+    names = [parameter.name for parameter in case.operation.headers]
+    if headers is not None and "X-Instance-Id" in names and "X-Instance-Id" not in headers:
+        # which of several instances is meant, only the caller knows
+        headers["X-Instance-Id"] = PAIRED
+    if isinstance(case.body, dict) and "send_at" in case.body:
+        case.body["send_at"] = soon(case.body["send_at"])
