@@ -3,9 +3,9 @@
 //! poem-openapi's `#[Webhook]` takes one POST per trait, so its description is built by hand.
 
 use crate::wire::payloads::{
-    CallEvent, ChatEvent, ContactEvent, GroupEvent, LabelEvent, MessageAckEvent, MessageEditEvent, MessageEvent,
-    MessageRevokeEvent, NewsletterEvent, OtherEvent, PairingEvent, PollVoteEvent, PresenceEvent, ReactionEvent,
-    ReceiptEvent, StatusEvent, SyncProgressEvent, UndecryptableEvent,
+    CallEvent, ChatEvent, ContactEvent, EndpointEvent, GroupEvent, LabelEvent, MessageAckEvent, MessageEditEvent,
+    MessageEvent, MessageRevokeEvent, NewsletterEvent, OtherEvent, PairingEvent, PollVoteEvent, PresenceEvent,
+    ReactionEvent, ReceiptEvent, StatusEvent, SyncProgressEvent, UndecryptableEvent,
 };
 use poem::http::Method;
 use poem_openapi::Webhook;
@@ -68,7 +68,9 @@ webhooks! {
     "chat" "on_chat" ChatEvent: "A chat was changed on another device", "On request only; best effort.";
     "label" "on_label" LabelEvent: "A label was changed or given", "On request only; best effort.";
     "newsletter" "on_newsletter" NewsletterEvent: "Posts of a newsletter changed", "On request only; best effort.";
-    "other" "on_other" OtherEvent: "Anything else", "`media` and `endpoint`, on request only.";
+    "endpoint" "on_endpoint" EndpointEvent: "An endpoint was disabled",
+        "It answered 410, or failed for days. Goes to the other endpoints; on request only.";
+    "other" "on_other" OtherEvent: "Anything else", "`media`, on request only.";
 }
 
 fn operation(id: &'static str, summary: &'static str, description: &'static str, body: MetaSchemaRef) -> MetaOperation {

@@ -48,8 +48,8 @@ faults! {
     WebhookNotFound = "webhook-not-found", 404, Caller, "The instance has no webhook.";
     EndpointNotFound = "endpoint-not-found", 404, Caller, "There is no such endpoint.";
     DeliveryNotFound = "delivery-not-found", 404, Caller, "There is no such delivery.";
-    EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     JobNotFound = "job-not-found", 404, Caller, "There is no such job.";
+    EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
     QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
     PluginNotFound = "plugin-not-found", 404, Caller, "There is no such plugin.";

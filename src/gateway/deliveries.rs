@@ -1,8 +1,8 @@
 //! The log of deliveries, and single replays.
 
 use crate::{Gateway, errors::fault};
-use kero_domain::{DeliveryId, EventId, Fault, FaultCode, InstanceId};
-use kero_store::{Attempt, DeliveryFilter, DeliveryLine, Event};
+use kero_domain::{DeliveryId, Fault, FaultCode, InstanceId};
+use kero_store::{Attempt, DeliveryFilter, DeliveryLine};
 
 impl Gateway {
     /// Newest first; `before` is the last one of the page before.
@@ -39,14 +39,5 @@ impl Gateway {
         let found = self.delivery(id, delivery).await?;
         self.inner.delivery.due(vec![found.0.endpoint]);
         Ok(found)
-    }
-
-    /// An event of the instance, whole.
-    pub async fn event(&self, id: &InstanceId, event: EventId) -> Result<Event, Fault> {
-        let instance = self.instance(id).await?;
-        let found = self.store().event_by_id(event).await.map_err(fault)?;
-        found
-            .filter(|event| event.instance_pk == instance.pk && event.seq.is_some())
-            .ok_or_else(|| FaultCode::EventNotFound.into())
     }
 }

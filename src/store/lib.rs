@@ -18,6 +18,7 @@ mod events;
 mod hook_calls;
 mod instances;
 mod jobs;
+mod journal;
 mod keys;
 mod kv;
 mod plugins;
@@ -27,13 +28,14 @@ mod sql;
 mod store;
 #[doc(hidden)]
 pub mod testing;
+mod webhook_urls;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use deliveries::{
-    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger,
+    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger, Wanting,
 };
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
@@ -44,6 +46,7 @@ pub use jobs::{
     Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
     Settlement,
 };
+pub use journal::Reading;
 pub use keys::ApiKey;
 pub use kv::{KvChange, KvWrite};
 pub use plugins::{NewPluginVersion, Plugin, PluginChange, PluginVersion};

@@ -153,7 +153,7 @@ async fn wrong_settings_are_refused_and_change_nothing() {
     }
     let key = |bytes: usize| format!("whsec_{}", BASE64_STANDARD.encode(vec![7; bytes]));
     for (body, pointer) in [
-        (json!({ "events": ["nonsense"] }), "/events"),
+        (json!({ "events": ["nonsense"] }), "/events/0"),
         (json!({ "chats": ["nobody"] }), "/chats/0"),
         (json!({ "chat_types": ["room"] }), "/chat_types/0"),
         (json!({ "message_types": ["a b"] }), "/message_types"),
@@ -162,7 +162,7 @@ async fn wrong_settings_are_refused_and_change_nothing() {
         (json!({ "rate_limit": 0 }), "/rate_limit"),
         (json!({ "rate_limit": 1001 }), "/rate_limit"),
         (json!({ "timeout_seconds": 31 }), "/timeout_seconds"),
-        (json!({ "retry_schedule": [0] }), "/retry_schedule"),
+        (json!({ "retry_schedule": [0] }), "/retry_schedule/0"),
         (json!({ "retry_schedule": vec![1; 21] }), "/retry_schedule"),
         (json!({ "headers": { "Host": "x" } }), "/headers/Host"),
         (json!({ "headers": { "webhook-id": "x" } }), "/headers/webhook-id"),

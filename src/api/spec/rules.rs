@@ -12,13 +12,18 @@ fn parameter(place: &str, name: &str) -> Option<Value> {
     let instance_id = || json!({ "type": "string", "pattern": crate::wire::slug::PATTERN, "maxLength": 64 });
     let correlation_id = || json!({ "type": "string", "pattern": "^[A-Za-z0-9._:~-]+$", "maxLength": 128 });
     Some(match (place, name) {
-        ("path", "instance_id") | ("header", "X-Instance-Id") => instance_id(),
+        ("path", "instance_id") => instance_id(),
+        // old clients send it empty where they name none
+        ("header", "X-Instance-Id") => {
+            json!({ "type": "string", "pattern": format!("^$|{}", crate::wire::slug::PATTERN), "maxLength": 64 })
+        }
         ("path", "correlation_id") | ("header", "X-Correlation-Id") => correlation_id(),
         ("header", "X-Async") => json!({ "type": "string", "enum": ["true", "false", "1", "0"] }),
         ("header", "Idempotency-Key") => {
             json!({ "type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "maxLength": 255 })
         }
         ("query", "since" | "until") => json!({ "type": "string", "format": "date-time" }),
+        ("query", "endpoint_id" | "event_id" | "delivery_id") => json!({ "type": "string", "format": "uuid" }),
         ("query", "cursor") => json!({ "type": "string", "format": "cursor" }),
         _ => return None,
     })
@@ -73,6 +78,9 @@ fn lenient(member: &mut Map<String, Value>, optional: bool) {
             member.shift_insert(0, "$ref".to_owned(), reference);
         }
         return;
+    }
+    if let Some(items) = member.get_mut("items").and_then(Value::as_object_mut) {
+        lenient(items, false);
     }
     let Some(Value::String(kind)) = member.get("type").cloned() else { return };
     let mut kinds = vec![kind];

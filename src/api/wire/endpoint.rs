@@ -1,7 +1,13 @@
 //! Endpoints on the wire. Secrets and header values go in and never come out; a secret that was made is shown once.
 
 use super::members::Members;
+use super::recipient::Recipient;
+use super::secret::NewSecret;
 use super::time::Moment;
+use super::url::HttpUrl;
+use super::wait::Wait;
+use super::webhook::EventName;
+use super::word::Word;
 use super::words::{ChatType, DeliveryOrder, Direction, DisabledReason, EventKind};
 use crate::body::Body;
 use kero_domain::{Fault, FaultCode};
@@ -103,16 +109,16 @@ macro_rules! settings {
         pub(crate) struct $name {
             $($first)*
             /// Names of events, or `all`. Empty: `message`, `message_ack`, `receipt`, `status`.
-            pub events: Option<Vec<String>>,
+            pub events: Option<Vec<EventName>>,
             /// Only events of these chats: phone numbers, JIDs of people, groups or newsletters. Events without a chat
             /// are not kept out.
             #[oai(validator(max_items = 200))]
-            pub chats: Option<Vec<String>>,
+            pub chats: Option<Vec<Recipient>>,
             /// Only events of chats of these kinds.
             pub chat_types: Option<Vec<ChatType>>,
             /// Only messages of these types: `text`, `image`, … Other events are not kept out.
             #[oai(validator(max_items = 200))]
-            pub message_types: Option<Vec<String>>,
+            pub message_types: Option<Vec<Word>>,
             /// Only messages that came in, or only those of the account itself; `null` for both.
             pub direction: MaybeUndefined<Direction>,
             /// Further headers of every request, by name. Names that the gateway sets itself are refused.
@@ -127,9 +133,10 @@ macro_rules! settings {
             /// How long one try may take, 1 to 30; `null` for what the gateway is set to.
             #[oai(validator(minimum(value = "1"), maximum(value = "30")))]
             pub timeout_seconds: MaybeUndefined<u64>,
-            /// The waits before the retries in seconds, at most 20; `null` for what the gateway is set to. After the last
+            /// The waits before the retries in seconds, at most 20, each at most a week; `null` for what the gateway is set to. After the last
             /// one a delivery is `dead`, and can be replayed.
-            pub retry_schedule: MaybeUndefined<Vec<u64>>,
+            #[oai(validator(max_items = 20))]
+            pub retry_schedule: MaybeUndefined<Vec<Wait>>,
             /// `false` stops deliveries: what waits is kept, what comes is not added.
             pub enabled: Option<bool>,
             /// Sign with an ed25519 key (`v1a`), too. Its public half is `public_key`.
@@ -139,13 +146,13 @@ macro_rules! settings {
         impl $name {
             /// Everything but the URL and the secret.
             fn common(self) -> Result<EndpointSettings, Fault> {
-                let seconds = |secs: Vec<u64>| secs.into_iter().map(Duration::from_secs).collect();
+                let seconds = |waits: Vec<Wait>| waits.into_iter().map(|wait| Duration::from_secs(wait.0)).collect();
                 Ok(EndpointSettings {
                     url: None,
-                    events: self.events,
-                    chats: self.chats,
+                    events: self.events.map(|names| names.into_iter().map(|name| name.0).collect()),
+                    chats: self.chats.map(|chats| chats.into_iter().map(|chat| chat.0).collect()),
                     chat_types: self.chat_types.map(|kinds| kinds.into_iter().map(Into::into).collect()),
-                    message_types: self.message_types,
+                    message_types: self.message_types.map(|words| words.into_iter().map(|word| word.0).collect()),
                     direction: given(self.direction).map(|direction| direction.map(Into::into)),
                     headers: self.headers.map(headers).transpose()?,
                     order: self.order.map(Into::into),
@@ -166,10 +173,10 @@ settings! {
     /// The endpoint to make.
     CreateEndpoint {
         /// An `http` or `https` URL. Private networks are refused.
-        pub url: String,
+        pub url: HttpUrl,
         /// `whsec_` and base64 of 24 to 64 bytes, or a text of as many. Absent: one is made, and shown this once.
         #[oai(write_only)]
-        pub secret: Option<String>,
+        pub secret: Option<NewSecret>,
     }
 }
 
@@ -177,20 +184,20 @@ settings! {
     /// What changes about an endpoint. What is absent stays as it is.
     UpdateEndpoint {
         /// An `http` or `https` URL. What waits goes there, too.
-        pub url: Option<String>,
+        pub url: Option<HttpUrl>,
     }
 }
 
 impl CreateEndpoint {
     pub fn settings(mut self) -> Result<(EndpointSettings, Option<SecretString>), Fault> {
-        let (url, secret) = (std::mem::take(&mut self.url), self.secret.take().map(SecretString::from));
+        let (url, secret) = (std::mem::take(&mut self.url.0), self.secret.take().map(|secret| secret.0.into()));
         Ok((EndpointSettings { url: Some(url), ..self.common()? }, secret))
     }
 }
 
 impl UpdateEndpoint {
     pub fn settings(mut self) -> Result<EndpointSettings, Fault> {
-        let url = self.url.take();
+        let url = self.url.take().map(|url| url.0);
         Ok(EndpointSettings { url, ..self.common()? })
     }
 }
@@ -216,7 +223,7 @@ fn headers(members: Members) -> Result<Vec<(String, SecretString)>, Fault> {
 pub(crate) struct RotateSecret {
     /// `whsec_` and base64 of 24 to 64 bytes, or a text of as many. Absent: one is made, and shown this once.
     #[oai(write_only)]
-    pub secret: Option<String>,
+    pub secret: Option<NewSecret>,
     /// How long the present secret signs beside the new one, at most seven days. Zero ends it, and those before it, at
     /// once.
     #[oai(default = "a_day", validator(maximum(value = "604800")))]

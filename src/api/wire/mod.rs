@@ -16,11 +16,15 @@ pub(crate) mod plugin;
 pub(crate) mod queue;
 pub(crate) mod recipient;
 pub(crate) mod said;
+pub(crate) mod secret;
 pub(crate) mod slug;
+pub(crate) mod socket;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod url;
+pub(crate) mod wait;
 pub(crate) mod webhook;
+pub(crate) mod word;
 pub(crate) mod words;
 
 use poem_openapi::Object;

@@ -146,6 +146,7 @@ async fn round(
         let due: BTreeSet<EndpointId> =
             items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
         let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
+        crate::events::tell_readers(gateway, handle.pk, &done);
         for job in &done.jobs {
             gateway.took(handle, job);
         }

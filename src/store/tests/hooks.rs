@@ -3,7 +3,7 @@
 use super::{Fixture, event, new_job, on_both};
 use crate::{
     Delivery, DeliveryOutcome, Endpoint, EndpointChange, FanOut, HookSend, Hooked, KvChange, KvWrite, NewDelivery,
-    NewHookCall, NewPluginVersion, PluginChange, Verdict,
+    NewHookCall, NewPluginVersion, PluginChange, Verdict, Wanting,
 };
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{CorrelationId, DeliveryId, EventKind, JobId, MessageId, Timestamp};
@@ -203,8 +203,8 @@ async fn endpoint(fixture: &Fixture, pk: i64) -> Arc<Endpoint> {
 
 /// The heads of the endpoint's lines that are due.
 async fn due(fixture: &Fixture, to: &Arc<Endpoint>, at: i64) -> Vec<Delivery> {
-    let to = std::slice::from_ref(to);
-    let claimed = fixture.store.claim_deliveries(to, Timestamp(at), 100, 100, &HashSet::new()).await.unwrap();
+    let to = [Wanting { endpoint: Arc::clone(to), room: 100 }];
+    let claimed = fixture.store.claim_deliveries(&to, Timestamp(at), 100, 100, &HashSet::new()).await.unwrap();
     claimed.into_iter().flat_map(|claimed| claimed.run).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use super::messages::Identity;
 use crate::wire::time::Moment;
-use crate::wire::words::{Cause, InstanceStatus};
+use crate::wire::words::{Cause, DisabledReason, InstanceStatus};
 use poem_openapi::{Enum, Object};
 
 /// How an asynchronous send ended.
@@ -55,6 +55,17 @@ pub(crate) struct StatusData {
     pub cause: Option<Cause>,
     pub since: Moment,
     pub next_retry_at: Option<Moment>,
+}
+
+/// The gateway disabled an endpoint. Its deliveries wait; enable it again and they go on.
+#[derive(Object)]
+pub(crate) struct EndpointData {
+    pub endpoint_id: String,
+    /// `disabled`.
+    pub status: String,
+    pub reason: DisabledReason,
+    /// Since when it has failed.
+    pub since: Moment,
 }
 
 /// A step of pairing.
