@@ -3,6 +3,7 @@
 use crate::auth::Keys;
 use crate::cors::Cors;
 use crate::limits::Limits;
+use crate::plugin_form::MaxArtefact;
 use crate::problem;
 use crate::request_id::{HEADER, RequestId};
 use futures_util::FutureExt;
@@ -22,6 +23,7 @@ pub(crate) struct Frame {
     pub inner: BoxEndpoint<'static, Response>,
     pub keys: Keys,
     pub limits: Limits,
+    pub max_artefact: MaxArtefact,
     pub request_timeout: Duration,
     pub cors: Cors,
     pub shutting_down: CancellationToken,
@@ -41,6 +43,7 @@ impl Endpoint for Frame {
         request.set_data(id.clone());
         request.set_data(self.keys.clone());
         request.set_data(self.limits);
+        request.set_data(self.max_artefact);
 
         let mut response = match self.cors.preflight(&request) {
             Some(response) => response,

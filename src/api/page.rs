@@ -28,6 +28,10 @@ impl Position for DeliveryId {
     const MARK: &'static str = "d";
 }
 
+impl Position for uuid::Uuid {
+    const MARK: &'static str = "u";
+}
+
 pub(crate) fn encode<P: Position>(position: &P) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}{position}", P::MARK))
 }

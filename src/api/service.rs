@@ -15,6 +15,8 @@ use crate::jobs::JobsApi;
 use crate::limits::Limits;
 use crate::messages::MessagesApi;
 use crate::pairing::PairingApi;
+use crate::plugin_form::MaxArtefact;
+use crate::plugins::PluginsApi;
 use crate::queue::QueueApi;
 use crate::spec::{self, SpecVersion};
 use crate::system::SystemApi;
@@ -34,6 +36,7 @@ type Operations = (
     EndpointsApi,
     DeliveriesApi,
     EventsApi,
+    PluginsApi,
     QueueApi,
     SystemApi,
 );
@@ -51,6 +54,7 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         EndpointsApi { handle: handle() },
         DeliveriesApi { handle: handle() },
         EventsApi { handle: handle() },
+        PluginsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },
     );
@@ -74,6 +78,7 @@ pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
     Frame {
         inner: routes.boxed(),
         keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
+        max_artefact: MaxArtefact(config.max_artefact),
         limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
         request_timeout: config.request_timeout,
         cors: Cors::new(&config.cors_origins),

@@ -12,6 +12,7 @@ mod endpoints;
 mod errors;
 pub mod events;
 mod health;
+pub mod hooks;
 pub mod instances;
 pub mod intake;
 mod load;
@@ -25,6 +26,7 @@ pub use dead_letters::{LetterFilter, Retried};
 pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
 pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
 pub use health::{Health, RedisHealth};
+pub use hooks::HooksConfig;
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
 pub use load::Rates;
@@ -57,6 +59,7 @@ pub struct GatewayConfig {
     pub reach_out_limit: Duration,
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
+    pub hooks: HooksConfig,
     pub redis_url: Option<SecretString>,
     /// Certificates (PEM) that Redis' own must lead to, in the place of the well-known ones.
     pub redis_ca: Option<Vec<u8>>,
@@ -114,6 +117,7 @@ pub(crate) struct Inner {
     pub waiters: intake::Waiters,
     pub fanout: events::FanOutHandle,
     pub delivery: delivery::DeliveryHandle,
+    pub hooks: hooks::Hooks,
     pub queue: Arc<dyn queue::Queue>,
     pub load: load::Load,
     pub paused: AtomicBool,
@@ -131,6 +135,8 @@ impl Gateway {
         kero_whatsapp::check_url(config.link.url.as_deref())?;
         let (fanout, fanout_inbox) = events::channel();
         let (delivery, delivery_inbox) = delivery::channel(&config.delivery).map_err(StartError::Http)?;
+        let http = delivery::guard::client(&config.delivery).map_err(StartError::Http)?;
+        let hooks = hooks::Hooks::new(config.hooks.clone(), http, store.derived_key("compiled hooks"));
         let queue = queue::build(&config).map_err(StartError::Redis)?;
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -138,6 +144,7 @@ impl Gateway {
                 waiters: intake::Waiters::default(),
                 fanout,
                 delivery,
+                hooks,
                 queue,
                 load: load::Load::default(),
                 paused: AtomicBool::new(config.queue_paused),
@@ -153,6 +160,8 @@ impl Gateway {
         // A synchronous job whose request died with the last process still owes its caller an end.
         gateway.store().release_orphaned_sync_jobs().await?;
         load::count(&gateway).await?;
+        // before anything is fanned out: an event must not go by a hook that is not in place yet
+        hooks::load(&gateway).await?;
         let spawn = |task| {
             gateway.inner.tasks.spawn(task);
         };
@@ -161,6 +170,7 @@ impl Gateway {
         spawn(boxed(queue::read(gateway.clone())));
         spawn(boxed(queue::tend(gateway.clone())));
         spawn(boxed(retention::run(gateway.clone())));
+        spawn(boxed(hooks::tend(gateway.clone())));
         instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));
         spawn(boxed(instances::watch_poisoned(gateway.clone())));

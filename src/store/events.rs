@@ -2,11 +2,12 @@
 
 use crate::deliveries;
 use crate::entity::events::{Column, Entity, Model};
+use crate::hook_calls::Hooked;
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
-use crate::{Store, StoreError};
+use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
@@ -14,9 +15,10 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
-const PENDING: i16 = 0;
-const DONE: i16 = 1;
-const DROPPED: i16 = 2;
+pub(crate) const PENDING: i16 = 0;
+pub(crate) const DONE: i16 = 1;
+pub(crate) const DROPPED: i16 = 2;
+pub(crate) const DEAD: i16 = 3;
 
 /// An event in the journal.
 #[derive(Debug, Clone)]
@@ -35,6 +37,10 @@ pub struct Event {
     pub message_id: Option<String>,
     pub data: Json,
     pub request_id: Option<String>,
+    /// `None` where no hook was called.
+    pub verdict: Option<Verdict>,
+    /// `plugin/kind` of hooks that failed and were passed by.
+    pub hook_errors: Option<String>,
 }
 
 /// What the transform hooks said of an event.
@@ -45,8 +51,30 @@ pub enum Verdict {
     Drop,
     /// With other data.
     Replace,
-    /// To other endpoints than those that asked for it.
+    /// To some of the endpoints that asked for it.
     Route,
+    /// A hook failed on it: it takes no number and is not shown, its deliveries are dead, and
+    /// [`Store::revive_events`] has its hooks called again.
+    Dead,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Replace => "replace",
+            Self::Route => "route",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn of(text: &str) -> Result<Self, StoreError> {
+        [Self::Pass, Self::Drop, Self::Replace, Self::Route, Self::Dead]
+            .into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or(StoreError::Corrupt("verdict"))
+    }
 }
 
 /// The end of an event's fan-out.
@@ -57,6 +85,19 @@ pub struct FanOut {
     /// Replaces the event's data.
     pub data: Option<Json>,
     pub deliveries: Vec<NewDelivery>,
+    /// `None` when no hook was called.
+    pub hooked: Option<Box<Hooked>>,
+}
+
+/// What a fan-out made.
+#[derive(Debug, Clone, Default)]
+pub struct FannedOut {
+    /// The (row, number) of each event that has one, in order.
+    pub numbers: Vec<(i64, i64)>,
+    /// The sends of hooks that were accepted with it.
+    pub jobs: Vec<Job>,
+    /// Plugins that had used up their quota, once for each message that was left out.
+    pub over_quota: Vec<String>,
 }
 
 /// A delivery to write with the fan-out.
@@ -101,7 +142,7 @@ fn data_place(instance_pk: i64, id: Uuid) -> String {
     place("events.data", instance_pk, id)
 }
 
-fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
     text::storable_json(&mut data);
     let bytes = serde_json::to_vec(&data).map_err(|_| StoreError::bug("an event's data does not serialise"))?;
     sealer.seal(&data_place(instance_pk, id), &bytes)
@@ -200,18 +241,17 @@ impl Store {
         Ok(self.read_events(row.into_iter().collect()).await?.pop())
     }
 
-    /// Ends the fan-out of events, in one transaction: verdict, data, number and deliveries. Numbers go up in the
-    /// order of `items` without gaps; dropped events take none, and events that were fanned out before are left as
-    /// they are. The (row, number) of each event that has one. Fenced.
-    pub async fn fan_out(
-        &self,
-        instance_pk: i64,
-        epoch: i64,
-        items: Vec<FanOut>,
-    ) -> Result<Vec<(i64, i64)>, StoreError> {
+    /// Ends the fan-out of events, in one transaction: verdict, data, number, deliveries, and what hooks left. Numbers
+    /// go up in the order of `items` without gaps; dropped and dead events take none, and events that were fanned out
+    /// before are left as they are. Fenced.
+    pub async fn fan_out(&self, instance_pk: i64, epoch: i64, items: Vec<FanOut>) -> Result<FannedOut, StoreError> {
+        if items.iter().any(|item| item.hooked.is_some()) {
+            return self.fan_out_hooked(instance_pk, epoch, items).await;
+        }
         let fence = Some(Fence { pk: instance_pk, epoch });
         let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items, answer }));
-        self.submit(instance_pk, fence, self.configured(), op).await
+        let numbers = self.submit(instance_pk, fence, self.configured(), op).await?;
+        Ok(FannedOut { numbers, ..FannedOut::default() })
     }
 
     pub(crate) async fn read_events(&self, rows: Vec<Model>) -> Result<Vec<Event>, StoreError> {
@@ -232,6 +272,8 @@ impl Store {
                 message_id: row.message_id,
                 data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
                 request_id: row.request_id,
+                verdict: row.verdict.as_deref().map(Verdict::of).transpose()?,
+                hook_errors: row.hook_errors,
             });
         }
         Ok(events)
@@ -251,12 +293,15 @@ struct Waiting {
     instance_pk: i64,
     kind: EventKind,
     order_key: String,
+    /// It was dead before, and has dead deliveries.
+    revived: bool,
 }
 
 /// Runs the fan-outs of a group as one.
 pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), StoreError> {
     let rows: Vec<i64> = spreads.iter().flat_map(|spread| spread.items.iter().map(|item| item.event_row)).collect();
     let (mut waiting, numbered) = if rows.is_empty() { Default::default() } else { read_waiting(tx, rows).await? };
+    let revived: Vec<i64> = waiting.iter().filter(|(_, event)| event.revived).map(|(pk, _)| *pk).collect();
     // an event that is there twice is taken once
     let plans: Vec<(i64, Vec<(&FanOut, Waiting)>)> = spreads
         .iter()
@@ -308,6 +353,7 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
         );
         tx.db.run(sql, values).await?;
     }
+    deliveries::take_up(tx, &revived, deliveries.iter_mut()).await?;
     deliveries::insert(tx, &deliveries, deliveries::Trigger::Event).await?;
     for (spread, mut numbers) in spreads.into_iter().zip(answers) {
         let before =
@@ -323,7 +369,7 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
 async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>, HashMap<i64, i64>), StoreError> {
     let (mut waiting, mut numbered) = (HashMap::new(), HashMap::new());
     let sql = format!(
-        "SELECT pk, id, instance_pk, kind, order_key, fanout, seq FROM events WHERE pk IN ({})",
+        "SELECT pk, id, instance_pk, kind, order_key, fanout, seq, verdict FROM events WHERE pk IN ({})",
         placeholders(0, rows.len())
     );
     for row in tx.db.all(sql, rows.into_iter().map(Value::from).collect()).await? {
@@ -334,6 +380,7 @@ async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>,
                 instance_pk: row.try_get("", "instance_pk")?,
                 kind: word("event kind", &row.try_get::<String>("", "kind")?)?,
                 order_key: row.try_get("", "order_key")?,
+                revived: row.try_get::<Option<String>>("", "verdict")?.is_some(),
             };
             waiting.insert(pk, event);
         } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {
@@ -344,7 +391,7 @@ async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>,
 }
 
 /// The first of as many numbers as each instance needs, which nobody else gets.
-async fn take_numbers(tx: &Tx, mut counts: BTreeMap<i64, i64>) -> Result<HashMap<i64, i64>, StoreError> {
+pub(crate) async fn take_numbers(tx: &Tx, mut counts: BTreeMap<i64, i64>) -> Result<HashMap<i64, i64>, StoreError> {
     counts.retain(|_, count| *count > 0);
     if counts.is_empty() {
         return Ok(HashMap::new());

@@ -131,7 +131,8 @@ impl Store {
         since: Timestamp,
         after: Option<i64>,
     ) -> Result<Pruned<i64>, StoreError> {
-        let sql = "SELECT pk, id FROM events WHERE instance_pk = $1 AND fanout = 2 AND pk > $2 ORDER BY pk LIMIT $3";
+        let sql =
+            "SELECT pk, id FROM events WHERE instance_pk = $1 AND fanout IN (2, 3) AND pk > $2 ORDER BY pk LIMIT $3";
         let rows = self.reader().all(sql, values![instance_pk, after.unwrap_or(0), STEP as i64]).await?;
         let mut going = Vec::new();
         for row in &rows {

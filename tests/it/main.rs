@@ -10,6 +10,7 @@ mod crash;
 mod dead_letters;
 mod endpoints;
 mod foreign;
+mod hooks;
 mod hostile;
 mod house;
 mod lifecycle;

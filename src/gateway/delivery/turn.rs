@@ -59,6 +59,14 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
             end = TurnEnd::At(delivery.next_at);
             break;
         }
+        let ready = match attempt::ready(gateway, &delivery).await {
+            Ok(ready) => ready,
+            Err(until) => {
+                end = TurnEnd::At(until);
+                break;
+            }
+        };
+        let now = Timestamp::now();
         let probe = match shared.gate(|gate| gate.enter(now)) {
             Pass::Go => false,
             Pass::Probe => true,
@@ -68,7 +76,7 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
             }
         };
         shared.since.store(now.0, Ordering::Relaxed);
-        let tried = attempt::run(gateway, &delivery, probe).await;
+        let tried = attempt::run(gateway, &delivery, ready, probe).await;
         shared.since.store(0, Ordering::Relaxed);
         shared.took.store(i64::try_from(tried.took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let now = Timestamp::now();

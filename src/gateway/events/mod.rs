@@ -110,6 +110,14 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
 async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     loop {
         let done = async {
+            if gateway.inner.hooks.any() {
+                // an instance that is going, or not there yet: its events must not go by their hooks
+                let handle = gateway.inner.instances.by_pk(pk).ok_or(StoreError::EpochLost)?;
+                if gateway.inner.hooks.transform(&handle.id) {
+                    let endpoints = endpoints(gateway, pk).await?;
+                    return crate::hooks::fan_out(gateway, &handle, &endpoints).await;
+                }
+            }
             let pending = gateway.store().pending_events(pk, BATCH).await?;
             if pending.is_empty() {
                 return Ok(true);
@@ -135,7 +143,7 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     }
 }
 
-/// Which endpoints get an event. Hooks will stand here.
+/// Which endpoints get an event of an instance without transforms.
 fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
     let deliveries = endpoints
         .iter()
@@ -143,7 +151,7 @@ fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
         .filter(|endpoint| endpoint.narrow.lets_through(&event.order_key, &event.data))
         .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
         .collect();
-    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries }
+    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries, hooked: None }
 }
 
 async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {

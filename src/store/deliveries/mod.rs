@@ -13,9 +13,9 @@ mod replay;
 #[cfg(test)]
 pub(crate) use claim::claim_sql;
 pub use claim::{Claimed, Pending};
-pub(crate) use insert::{Row, insert};
+pub(crate) use insert::{Row, insert, kill, take_up};
 pub use log::{DeliveryFilter, DeliveryLine};
-pub(crate) use record::{Record, record};
+pub(crate) use record::{Record, fix_request, record, record_one, seal_head, seal_request};
 pub use replay::Replay;
 
 use crate::endpoints::Endpoint;

@@ -1,6 +1,7 @@
 //! Recording tries: one statement each for all endpoints of a group.
 
 use super::{Attempt, DeliveryOutcome, Line, head_place, line_of, request_place, set_heads};
+use crate::seal::Sealer;
 use crate::sql::{tuples, values};
 use crate::writer::{Answer, Op, Tx, work};
 use crate::{Durability, Store, StoreError};
@@ -44,11 +45,9 @@ impl Store {
         outcome: DeliveryOutcome,
         request: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        let seal = |place: String, plain: &[u8]| self.sealer().seal(&place, plain);
-        let head = attempt.response_head.as_ref();
-        let response_head =
-            head.map(|head| seal(head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())).transpose()?;
-        let request = request.map(|request| seal(request_place(instance_pk, delivery.0), &request)).transpose()?;
+        let response_head = seal_head(self.sealer(), instance_pk, delivery, &attempt)?;
+        let request =
+            request.map(|request| seal_request(self.sealer(), instance_pk, delivery, &request)).transpose()?;
         self.submit(instance_pk, None, Durability::Process, |answer| {
             Op::Record(Box::new(Record { delivery, attempt, response_head, request, outcome, answer }))
         })
@@ -62,20 +61,63 @@ impl Store {
         delivery: DeliveryId,
         request: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let sealed = self.sealer().seal(&request_place(instance_pk, delivery.0), request)?;
+        let sealed = seal_request(self.sealer(), instance_pk, delivery, request)?;
         self.submit(instance_pk, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let sealed = sealed.clone();
-                Box::pin(async move {
-                    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
-                    let row = tx.db.one(sql, values![sealed, delivery.0]).await?.ok_or(StoreError::NotFound)?;
-                    let place = request_place(instance_pk, delivery.0);
-                    tx.sealer.open("delivery's request", &place, &row.try_get::<Vec<u8>>("", "request")?)
-                })
+                Box::pin(async move { Ok(fix_request(tx, instance_pk, delivery, sealed).await?.0) })
             }))
         })
         .await
     }
+}
+
+pub(crate) fn seal_request(
+    sealer: &Sealer,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    request: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    sealer.seal(&request_place(instance_pk, delivery.0), request)
+}
+
+pub(crate) fn seal_head(
+    sealer: &Sealer,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    attempt: &Attempt,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let place = head_place(instance_pk, delivery.0, attempt.n);
+    attempt.response_head.as_ref().map(|head| sealer.seal(&place, head.as_bytes())).transpose()
+}
+
+/// What every try sends from now on, and whether it is this.
+pub(crate) async fn fix_request(
+    tx: &Tx,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    sealed: Vec<u8>,
+) -> Result<(Vec<u8>, bool), StoreError> {
+    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
+    let row = tx.db.one(sql, values![sealed.clone(), delivery.0]).await?.ok_or(StoreError::NotFound)?;
+    let stored = row.try_get::<Vec<u8>>("", "request")?;
+    let place = request_place(instance_pk, delivery.0);
+    Ok((tx.sealer.open("delivery's request", &place, &stored)?, stored == sealed))
+}
+
+/// Records one try within another command; the head and the request are sealed. `false`: nothing changed.
+pub(crate) async fn record_one(
+    tx: &Tx,
+    delivery: DeliveryId,
+    attempt: Attempt,
+    response_head: Option<Vec<u8>>,
+    request: Option<Vec<u8>>,
+    outcome: DeliveryOutcome,
+) -> Result<bool, StoreError> {
+    let (answer, _) = Answer::new();
+    let mut one = Record { delivery, attempt, response_head, request, outcome, answer };
+    record(tx, vec![&mut one]).await?;
+    Ok(one.answer.take().unwrap_or(false))
 }
 
 /// Runs the records of a group.

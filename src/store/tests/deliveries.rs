@@ -57,6 +57,7 @@ async fn fan_out(
         event_row: event.row,
         verdict: Verdict::Pass,
         data: None,
+        hooked: None,
         deliveries: to
             .iter()
             .map(|to| NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(10) })

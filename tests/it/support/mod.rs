@@ -6,7 +6,7 @@ mod postgres;
 mod redis;
 mod sink;
 
-pub use gateway::{Answer, KEY, Kero, Options};
+pub use gateway::{Answer, KEY, Kero, Options, binary};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Behaviour, Received, Sink};
