@@ -204,6 +204,7 @@ async fn times_of_every_kind() {
         json!(ninety_one_days.rfc3339()),
         json!(253_402_300_799_i64),
         json!(i64::MAX),
+        json!(i64::MIN),
         json!("2026-03-29T02:30:00"),
         json!("2026-02-30T00:00:00Z"),
         json!("2026-01-01T25:00:00Z"),
@@ -218,7 +219,7 @@ async fn times_of_every_kind() {
     }
     // what is past runs now: 1970, seconds before it, and an hour that the clocks leave out where it is written
     let past =
-        [json!("1970-01-01T00:00:00Z"), json!(0), json!(-5), json!("2026-03-29T02:30:00+01:00"), json!(i64::MIN)];
+        [json!("1970-01-01T00:00:00Z"), json!(0), json!(-5), json!("2026-03-29T02:30:00+01:00")];
     for good in &past {
         at(good.clone()).await.expect(202);
     }
