@@ -34,7 +34,7 @@ mod writer;
 mod tests;
 
 pub use deliveries::{
-    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger,
+    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger, Wanting,
 };
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};

@@ -14,6 +14,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bind parameters in one statement: SQLite takes 32,766, Postgres 65,535.
 pub(crate) const MAX_BINDS: usize = 30_000;
 
+/// SQLite takes `$1` for a name and looks each one up among all: with many of them that costs more than the rows.
+const FEW_BINDS: usize = 32;
+
+/// The same statement with `?` for its placeholders, where they stand in order and each but once.
+fn positional(sql: String) -> String {
+    let mut text = String::with_capacity(sql.len());
+    let mut rest = sql.as_str();
+    let mut expected = 1;
+    while let Some(place) = rest.find('$') {
+        let digits = rest[place + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        if rest[place + 1..place + 1 + digits].parse() != Ok(expected) {
+            return sql;
+        }
+        expected += 1;
+        text.push_str(&rest[..place]);
+        text.push('?');
+        rest = &rest[place + 1 + digits..];
+    }
+    text.push_str(rest);
+    text
+}
+
 /// How much the store did since it was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -62,6 +84,10 @@ impl Db {
     }
 
     pub(crate) fn statement(&self, sql: impl Into<String>, values: Vec<Value>) -> Statement {
+        let mut sql = sql.into();
+        if !self.is_postgres() && values.len() > FEW_BINDS {
+            sql = positional(sql);
+        }
         Statement::from_sql_and_values(self.get_database_backend(), sql, values)
     }
 
@@ -157,6 +183,16 @@ pub(crate) fn tuples(taken: usize, rows: usize, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn placeholders_in_order_need_no_numbers() {
+        let same = |sql: &str| assert_eq!(super::positional(sql.to_owned()), sql);
+        assert_eq!(super::positional("a = $1 AND b IN ($2, $3)".to_owned()), "a = ? AND b IN (?, ?)");
+        same("a = $2 AND b = $1");
+        same("a = $1 OR b = $1");
+        same("a = '$'");
+        same("a = 1");
+    }
+
     #[test]
     fn numbers_placeholders() {
         assert_eq!(super::placeholders(2, 3), "$3, $4, $5");

@@ -105,7 +105,7 @@ async fn message(http: &reqwest::Client, simulator: &Simulator, from: &str, to: 
 }
 
 fn person(n: usize) -> String {
-    format!("4915830{n:05}")
+    format!("4915830{:05}", n + 1)
 }
 
 /// Milliseconds from the request to the simulator until the sink has the message; sorted.

@@ -11,7 +11,7 @@ use crate::Gateway;
 use futures_util::FutureExt;
 use kero_domain::endpoint::Order;
 use kero_domain::{EndpointId, Timestamp};
-use kero_store::{Claimed, Endpoint, Line};
+use kero_store::{Claimed, Endpoint, Line, Wanting};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 /// Endpoints in one look-up.
 const ENDPOINTS: usize = 16;
 /// Deliveries of a line in one turn.
-const LENGTH: u64 = 16;
+const LENGTH: u64 = 32;
 /// The pass over all endpoints: the fallback when a wake was lost.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often turns are looked at that take long.
@@ -205,7 +205,7 @@ impl Dispatcher {
                 lane.looks.retain(|at| *at > now);
                 lane.more = false;
                 busy.extend(lane.turns.keys().cloned());
-                endpoints.push(endpoint);
+                endpoints.push(Wanting { endpoint, room: lane.room(&self.config) });
             }
             let lines = 2 * self.config.per_endpoint.max(1) as u64;
             match self.gateway.store().claim_deliveries(&endpoints, now, lines, LENGTH, &busy).await {
@@ -222,8 +222,8 @@ impl Dispatcher {
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "due deliveries could not be read");
-                    for endpoint in endpoints {
-                        self.lane(endpoint.id).looks.insert(now.after(REST));
+                    for wanting in endpoints {
+                        self.lane(wanting.endpoint.id).looks.insert(now.after(REST));
                     }
                 }
             }
@@ -297,11 +297,8 @@ impl Dispatcher {
         let (id, gateway) = (line.endpoint, self.gateway.clone());
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         let kind = lane.kind();
-        if lane.turns.contains_key(&line) || lane.room(&config) == 0 || !self.places.has(kind) {
+        if run.is_empty() || lane.turns.contains_key(&line) || lane.room(&config) == 0 || !self.places.has(kind) {
             lane.more = true;
-            return;
-        }
-        if run.is_empty() {
             return;
         }
         self.places.take(kind);

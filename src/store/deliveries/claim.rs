@@ -1,15 +1,16 @@
 //! What is due: by endpoint, so that the backlog of one that is down is not even looked at for the others.
 
-use super::{Delivery, Line};
+use super::{Delivery, Line, line_of};
 use crate::endpoints::{Endpoint, endpoint};
 use crate::entity::{deliveries, endpoints, events};
 use crate::events::Event;
-use crate::sql::{placeholders, values};
+use crate::sql::{placeholders, tuples, values};
 use crate::{Store, StoreError};
 use kero_domain::{EndpointId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Deliveries of one line that may go out one after the other: its head, and what stands behind it.
 #[derive(Debug, Clone)]
@@ -27,74 +28,109 @@ pub struct Pending {
     pub oldest: Timestamp,
 }
 
-/// Heads that are due at `$1`, at most `$2` of each endpoint, urgent ones first, each with up to `$3` of its line. The
-/// two databases have no common words for "the first few of each".
-pub(crate) fn claim_sql(postgres: bool, endpoints: usize) -> String {
-    let of = (0..endpoints).map(|n| format!("(${})", n + 4)).collect::<Vec<_>>().join(", ");
+/// An endpoint, and how many of its lines there is room for.
+#[derive(Debug, Clone)]
+pub struct Wanting {
+    pub endpoint: Arc<Endpoint>,
+    pub room: usize,
+}
+
+/// Heads that are due at `$1`, at most `$2` of each endpoint, urgent ones first. The two databases have no common words
+/// for "the first few of each".
+pub(crate) fn heads_sql(postgres: bool, endpoints: usize) -> String {
+    let of = tuples(2, endpoints, 1);
     if postgres {
         format!(
-            "SELECT d.* FROM (VALUES {of}) AS v
+            "SELECT h.id, h.endpoint_id, h.instance_pk, h.order_key FROM (VALUES {of}) AS v
              CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = v.column1 AND state = 'pending' AND head
                AND next_at <= $1 ORDER BY priority, next_at, event_pk LIMIT $2) AS h
-             CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = h.endpoint_id
-               AND instance_pk = h.instance_pk AND order_key = h.order_key AND state = 'pending'
-               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT $3) AS d
-             ORDER BY h.priority, h.next_at, h.event_pk, d.event_pk"
+             ORDER BY h.priority, h.next_at, h.event_pk"
         )
     } else {
         format!(
-            "SELECT d.* FROM (VALUES {of}) AS v CROSS JOIN deliveries h CROSS JOIN deliveries d
+            "SELECT h.id, h.endpoint_id, h.instance_pk, h.order_key FROM (VALUES {of}) AS v CROSS JOIN deliveries h
              WHERE h.id IN (SELECT x.id FROM deliveries x WHERE x.endpoint_id = v.column1 AND x.state = 'pending'
                  AND x.head AND x.next_at <= $1 ORDER BY x.priority, x.next_at, x.event_pk LIMIT $2)
+             ORDER BY h.priority, h.next_at, h.event_pk"
+        )
+    }
+}
+
+/// The lines of these heads, at most `$1` deliveries of each.
+pub(crate) fn lines_sql(postgres: bool, heads: usize) -> String {
+    if postgres {
+        format!(
+            "SELECT d.* FROM (VALUES {}) AS v JOIN deliveries h ON h.id = v.column1
+             CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = h.endpoint_id
+               AND instance_pk = h.instance_pk AND order_key = h.order_key AND state = 'pending'
+               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT $1) AS d ORDER BY d.event_pk",
+            tuples(1, heads, 1)
+        )
+    } else {
+        format!(
+            "SELECT d.* FROM deliveries h CROSS JOIN deliveries d WHERE h.id IN ({})
                AND d.id IN (SELECT y.id FROM deliveries y WHERE y.endpoint_id = h.endpoint_id
                  AND y.instance_pk = h.instance_pk AND y.order_key = h.order_key AND y.state = 'pending'
-                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT $3)
-             ORDER BY h.priority, h.next_at, h.event_pk, d.event_pk"
+                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT $1) ORDER BY d.event_pk",
+            placeholders(1, heads)
         )
     }
 }
 
 impl Store {
-    /// Lines whose head is due, of these endpoints, whether or not they are enabled: at most `lines` of each, with at
-    /// most `length` deliveries each. `busy` lines are named without their deliveries (an empty run).
+    /// Lines whose head is due, of these endpoints, whether or not they are enabled: of each at most `lines`, with at
+    /// most `length` deliveries each. Lines that are `busy`, and those that there is no room for, are named without
+    /// their deliveries (an empty run).
     pub async fn claim_deliveries(
         &self,
-        endpoints: &[Arc<Endpoint>],
+        wanting: &[Wanting],
         now: Timestamp,
         lines: u64,
         length: u64,
         busy: &HashSet<Line>,
     ) -> Result<Vec<Claimed>, StoreError> {
-        if endpoints.is_empty() {
+        if wanting.is_empty() {
             return Ok(Vec::new());
         }
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut values = values![now.0, signed(lines), signed(length)];
-        values.extend(endpoints.iter().map(|endpoint| Value::from(endpoint.id.0)));
-        let sql = claim_sql(self.reader().is_postgres(), endpoints.len());
+        let mut values = values![now.0, signed(lines)];
+        values.extend(wanting.iter().map(|wanting| Value::from(wanting.endpoint.id.0)));
+        let sql = heads_sql(self.reader().is_postgres(), wanting.len());
+        let mut room: HashMap<EndpointId, usize> =
+            wanting.iter().map(|wanting| (wanting.endpoint.id, wanting.room)).collect();
+        let mut claimed: Vec<Claimed> = Vec::new();
+        let mut heads: Vec<Uuid> = Vec::new();
+        for row in self.reader().all(sql, values).await? {
+            let line = line_of(&row)?;
+            let left = room.entry(line.endpoint).or_default();
+            if !busy.contains(&line) && *left > 0 {
+                *left -= 1;
+                heads.push(row.try_get("", "id")?);
+            }
+            claimed.push(Claimed { line, run: Vec::new() });
+        }
+        if heads.is_empty() {
+            return Ok(claimed);
+        }
+        let sql = lines_sql(self.reader().is_postgres(), heads.len());
+        let mut values = values![signed(length)];
+        values.extend(heads.into_iter().map(Value::from));
         let statement = self.reader().statement(sql, values);
         let rows = deliveries::Entity::find().from_raw_sql(statement).all(self.reader()).await?;
-        let line = |row: &deliveries::Model| Line {
-            endpoint: EndpointId(row.endpoint_id),
-            instance_pk: row.instance_pk,
-            order_key: row.order_key.clone(),
-        };
-        let wanted: Vec<i64> = rows.iter().filter(|row| !busy.contains(&line(row))).map(|row| row.event_pk).collect();
-        let events = self.events_by_row(wanted).await?;
-        let by_id: HashMap<EndpointId, &Arc<Endpoint>> = endpoints.iter().map(|known| (known.id, known)).collect();
-        let mut places: HashMap<Line, usize> = HashMap::new();
-        let mut claimed: Vec<Claimed> = Vec::new();
+        let events = self.events_by_row(rows.iter().map(|row| row.event_pk).collect()).await?;
+        let endpoints: HashMap<EndpointId, &Arc<Endpoint>> =
+            wanting.iter().map(|wanting| (wanting.endpoint.id, &wanting.endpoint)).collect();
+        let places: HashMap<Line, usize> =
+            claimed.iter().enumerate().map(|(place, claimed)| (claimed.line.clone(), place)).collect();
         for row in rows {
-            let line = line(&row);
-            let place = *places.entry(line.clone()).or_insert_with(|| {
-                claimed.push(Claimed { line, run: Vec::new() });
-                claimed.len() - 1
-            });
+            let endpoint = EndpointId(row.endpoint_id);
+            let line = Line { endpoint, instance_pk: row.instance_pk, order_key: row.order_key.clone() };
             // an event that was just deleted takes its deliveries along
-            if let (Some(event), Some(endpoint)) = (events.get(&row.event_pk), by_id.get(&EndpointId(row.endpoint_id)))
+            if let (Some(event), Some(endpoint), Some(place)) =
+                (events.get(&row.event_pk), endpoints.get(&endpoint), places.get(&line))
             {
                 let delivery = self.delivery(row, Arc::clone(endpoint), event.clone())?;
-                claimed[place].run.push(delivery);
+                claimed[*place].run.push(delivery);
             }
         }
         Ok(claimed)

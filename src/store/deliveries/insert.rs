@@ -30,8 +30,8 @@ pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<u6
     const WIDTH: usize = 8;
     let now = Timestamp::now().0;
     let mut written = 0;
-    for rows in rows.chunks((MAX_BINDS - 2) / WIDTH) {
-        let mut values = values![now, trigger.as_str()];
+    for rows in rows.chunks((MAX_BINDS - 3) / WIDTH) {
+        let mut values = values![trigger.as_str(), now, now];
         for row in rows {
             values.extend(values![
                 row.delivery.id.0,
@@ -49,9 +49,9 @@ pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<u6
              uncounted, triggered_by, next_at, created_at, updated_at)
              SELECT v.column1, e.id, v.column3, v.column4,
                CASE e.ordering WHEN 'none' THEN v.column6 WHEN 'strict' THEN '' ELSE v.column5 END,
-               'pending', FALSE, v.column7, 0, 0, $2, v.column8, $1, $1
+               'pending', FALSE, v.column7, 0, 0, $1, v.column8, $2, $3
              FROM (VALUES {}) AS v JOIN endpoints e ON e.id = v.column2 WHERE TRUE ON CONFLICT DO NOTHING",
-            tuples(2, rows.len(), WIDTH)
+            tuples(3, rows.len(), WIDTH)
         );
         written += tx.db.run(sql, values).await?;
         let ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();

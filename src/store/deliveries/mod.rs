@@ -10,9 +10,9 @@ mod log;
 mod record;
 mod replay;
 
+pub use claim::{Claimed, Pending, Wanting};
 #[cfg(test)]
-pub(crate) use claim::claim_sql;
-pub use claim::{Claimed, Pending};
+pub(crate) use claim::{heads_sql, lines_sql};
 pub(crate) use insert::{Row, insert, kill, take_up};
 pub use log::{DeliveryFilter, DeliveryLine};
 pub(crate) use record::{Record, fix_request, record, record_one, seal_head, seal_request};

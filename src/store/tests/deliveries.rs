@@ -3,7 +3,7 @@
 use super::{Fixture, event, on_both};
 use crate::{
     Attempt, Claimed, DeliveryFilter, DeliveryOutcome, Endpoint, EndpointChange, Event, FanOut, Instance, Line,
-    NewDelivery, Replay, Store, StoreError, Trigger, Verdict,
+    NewDelivery, Replay, Store, StoreError, Trigger, Verdict, Wanting,
 };
 use kero_domain::endpoint::{DisabledReason, EventFilter, Order};
 use kero_domain::{DeliveryId, DeliveryState, EventKind, NewEvent, Timestamp};
@@ -68,8 +68,12 @@ async fn fan_out(
 }
 
 async fn due(store: &Store, to: &Arc<Endpoint>, at: i64) -> Vec<Claimed> {
-    let to = std::slice::from_ref(to);
-    store.claim_deliveries(to, Timestamp(at), 100, 100, &HashSet::new()).await.unwrap()
+    claim(store, to, at, (100, 100), &HashSet::new()).await
+}
+
+async fn claim(store: &Store, to: &Arc<Endpoint>, at: i64, most: (u64, u64), busy: &HashSet<Line>) -> Vec<Claimed> {
+    let to = [Wanting { endpoint: Arc::clone(to), room: 100 }];
+    store.claim_deliveries(&to, Timestamp(at), most.0, most.1, busy).await.unwrap()
 }
 
 /// The texts of each line that is due.
@@ -115,11 +119,14 @@ async fn chats_stand_in_line(fixture: Fixture) {
     let now = due(store, &to, 10).await;
     assert_eq!(texts(&now), [vec!["0", "1", "3"], vec!["2", "4"]]);
     assert_eq!((now[0].run[0].endpoint.id, now[0].run[0].event.seq), (to.id, Some(1)));
-    let few = store.claim_deliveries(std::slice::from_ref(&to), Timestamp(10), 1, 2, &HashSet::new()).await.unwrap();
+    let few = claim(store, &to, 10, (1, 2), &HashSet::new()).await;
     assert_eq!(texts(&few), [["0", "1"]]);
     let busy = HashSet::from([now[0].line.clone()]);
-    let rest = store.claim_deliveries(std::slice::from_ref(&to), Timestamp(10), 9, 9, &busy).await.unwrap();
+    let rest = claim(store, &to, 10, (9, 9), &busy).await;
     assert_eq!(texts(&rest), [vec![], vec!["2".to_owned(), "4".to_owned()]], "a busy line is named without its run");
+    let narrow = [Wanting { endpoint: Arc::clone(&to), room: 1 }];
+    let first = store.claim_deliveries(&narrow, Timestamp(10), 9, 9, &HashSet::new()).await.unwrap();
+    assert_eq!(texts(&first), [vec!["0".to_owned(), "1".to_owned(), "3".to_owned()], vec![]], "and so is one too many");
 
     assert!(record(store, pk, &now[0].run[0], RETRY).await);
     assert!(record(store, pk, &now[1].run[0], DeliveryOutcome::Delivered).await);
@@ -189,7 +196,7 @@ async fn urgent_ones_go_first(fixture: Fixture) {
     let mut events: Vec<_> = (0..20).map(|n| message(&format!("chat{n}"), n)).collect();
     events.push(NewEvent { message_id: None, ..event(EventKind::MessageAck, "other", "ack") });
     fan_out(store, &instance, epoch, &[&to], events).await;
-    let first = store.claim_deliveries(std::slice::from_ref(&to), Timestamp(10), 2, 1, &HashSet::new()).await.unwrap();
+    let first = claim(store, &to, 10, (2, 1), &HashSet::new()).await;
     assert_eq!(texts(&first), [["ack"], ["0"]]);
 }
 
@@ -202,7 +209,7 @@ async fn a_group_costs_as_many_statements_as_one(fixture: Fixture) {
     let before = store.stats();
     let claimed = due(store, &to, 10).await;
     assert_eq!(claimed.iter().map(|claimed| claimed.run.len()).sum::<usize>(), 60);
-    assert_eq!(store.stats().statements - before.statements, 2, "one look for deliveries, one for their events");
+    assert_eq!(store.stats().statements - before.statements, 3, "one look for heads, lines and events each");
     let before = store.stats();
     let runs: Vec<crate::Delivery> = claimed.into_iter().flat_map(|claimed| claimed.run).collect();
     let records = runs.iter().map(|delivery| {

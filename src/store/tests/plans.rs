@@ -22,8 +22,8 @@ async fn hot_reads_use_their_indices() {
         ("lane", sql(jobs::read::lane(1, "x", Priority::Bulk).build(DbBackend::Sqlite)), "jobs_lane", false),
         ("in doubt", sql(jobs::read::sending(1).build(DbBackend::Sqlite)), "jobs_sending", false),
         ("due jobs", jobs::read::due(false), "jobs_due", true),
-        ("due deliveries", deliveries::claim_sql(false, 2), "deliveries_due", true),
-        ("lines", deliveries::claim_sql(false, 2), "deliveries_line", true),
+        ("due deliveries", deliveries::heads_sql(false, 2), "deliveries_due", true),
+        ("lines", deliveries::lines_sql(false, 2), "deliveries_line", true),
         (
             "dead letters",
             sql(jobs::dead::dead(&crate::DeadFilter { instance_pk: Some(1), ..Default::default() })

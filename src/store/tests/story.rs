@@ -129,7 +129,8 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     let frozen = store.freeze_request(pk, delivery.id, SECRET_TEXT.as_bytes()).await.unwrap();
     assert_eq!(frozen, SECRET_TEXT.as_bytes());
     assert_eq!(store.freeze_request(pk, delivery.id, b"other").await.unwrap(), frozen, "the first one counts");
-    let to = std::sync::Arc::new(store.webhook(pk).await.unwrap().unwrap());
+    let endpoint = std::sync::Arc::new(store.webhook(pk).await.unwrap().unwrap());
+    let to = crate::Wanting { endpoint, room: 1 };
     let claimed = store.claim_deliveries(&[to], Timestamp(0), 1, 1, &Default::default()).await.unwrap();
     assert_eq!(claimed[0].run[0].request.as_deref(), Some(&frozen[..]));
     let retry = DeliveryOutcome::Retry { next_at: Timestamp(5), counts: true };
