@@ -334,7 +334,8 @@ async fn update(gateway: &Gateway, owner: Owner<'_>, id: &str, body: UpdateEndpo
 
 async fn rotate(gateway: &Gateway, owner: Owner<'_>, id: &str, body: RotateSecret) -> Result<Data<Endpoint>, Fault> {
     let id = endpoint(gateway, owner, id).await?;
-    let (secret, overlap) = (body.secret.map(SecretString::from), Duration::from_secs(body.overlap_seconds));
+    let (secret, overlap) =
+        (body.secret.map(|secret| SecretString::from(secret.0)), Duration::from_secs(body.overlap_seconds));
     let made = gateway.rotate_secret(owner, id, secret, overlap).await?;
     Ok(Data::new(Endpoint::shown_once(name(owner), made)))
 }

@@ -17,6 +17,7 @@ static WRITTEN: LazyLock<Value> =
 /// A moment, a UUID and an address for members that only have a format.
 const MOMENT: &str = "2026-11-25T09:30:00.000Z";
 const UUID: &str = "01a21035-444a-7476-9d86-4c1c3807f474";
+const SECRET: &str = "correct-horse-battery-staple";
 const URL: &str = "https://example.org/kero";
 
 /// Schemas nest no deeper than this; a schema that contains itself ends here.
@@ -134,6 +135,7 @@ impl Read<'_> {
                 Some("date-time") => MOMENT.into(),
                 Some("uuid") => UUID.into(),
                 Some("uri" | "uri-or-empty" | "url") => URL.into(),
+                Some("webhook-secret") => SECRET.into(),
                 _ => written.cloned().unwrap_or_else(|| name.replace('_', " ").into()),
             },
         })

@@ -77,7 +77,25 @@ fn named(document: &Value, response: &Value) -> Vec<(String, String)> {
     };
     let mut found = members(&schema, "");
     if let Some(data) = schema.pointer("/properties/data") {
-        found.extend(members(&resolve(data), "/data"));
+        let members = members(&resolve(data), "/data");
+        // the `id` of an Endpoint is what paths call `endpoint_id`
+        let kind = data.get("$ref").and_then(Value::as_str).and_then(|reference| reference.rsplit('/').next());
+        if let (Some(kind), Some((_, place))) = (kind, members.iter().find(|(name, _)| name == "id")) {
+            found.push((format!("{}_id", snake(kind)), place.clone()));
+        }
+        found.extend(members);
     }
     found
+}
+
+/// `DeadLetter` → `dead_letter`.
+fn snake(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(character.to_ascii_lowercase());
+    }
+    text
 }

@@ -74,6 +74,9 @@ fn lenient(member: &mut Map<String, Value>, optional: bool) {
         }
         return;
     }
+    if let Some(items) = member.get_mut("items").and_then(Value::as_object_mut) {
+        lenient(items, false);
+    }
     let Some(Value::String(kind)) = member.get("type").cloned() else { return };
     let mut kinds = vec![kind];
     let limits = match member.get("format").and_then(Value::as_str) {

@@ -1,7 +1,11 @@
 //! Endpoints on the wire. Secrets and header values go in and never come out; a secret that was made is shown once.
 
 use super::members::Members;
+use super::recipient::Recipient;
+use super::secret::NewSecret;
 use super::time::Moment;
+use super::url::HttpUrl;
+use super::webhook::EventName;
 use super::words::{ChatType, DeliveryOrder, Direction, DisabledReason, EventKind};
 use crate::body::Body;
 use kero_domain::{Fault, FaultCode};
@@ -103,11 +107,11 @@ macro_rules! settings {
         pub(crate) struct $name {
             $($first)*
             /// Names of events, or `all`. Empty: `message`, `message_ack`, `receipt`, `status`.
-            pub events: Option<Vec<String>>,
+            pub events: Option<Vec<EventName>>,
             /// Only events of these chats: phone numbers, JIDs of people, groups or newsletters. Events without a chat
             /// are not kept out.
             #[oai(validator(max_items = 200))]
-            pub chats: Option<Vec<String>>,
+            pub chats: Option<Vec<Recipient>>,
             /// Only events of chats of these kinds.
             pub chat_types: Option<Vec<ChatType>>,
             /// Only messages of these types: `text`, `image`, … Other events are not kept out.
@@ -142,8 +146,8 @@ macro_rules! settings {
                 let seconds = |secs: Vec<u64>| secs.into_iter().map(Duration::from_secs).collect();
                 Ok(EndpointSettings {
                     url: None,
-                    events: self.events,
-                    chats: self.chats,
+                    events: self.events.map(|names| names.into_iter().map(|name| name.0).collect()),
+                    chats: self.chats.map(|chats| chats.into_iter().map(|chat| chat.0).collect()),
                     chat_types: self.chat_types.map(|kinds| kinds.into_iter().map(Into::into).collect()),
                     message_types: self.message_types,
                     direction: given(self.direction).map(|direction| direction.map(Into::into)),
@@ -166,10 +170,10 @@ settings! {
     /// The endpoint to make.
     CreateEndpoint {
         /// An `http` or `https` URL. Private networks are refused.
-        pub url: String,
+        pub url: HttpUrl,
         /// `whsec_` and base64 of 24 to 64 bytes, or a text of as many. Absent: one is made, and shown this once.
         #[oai(write_only)]
-        pub secret: Option<String>,
+        pub secret: Option<NewSecret>,
     }
 }
 
@@ -177,20 +181,20 @@ settings! {
     /// What changes about an endpoint. What is absent stays as it is.
     UpdateEndpoint {
         /// An `http` or `https` URL. What waits goes there, too.
-        pub url: Option<String>,
+        pub url: Option<HttpUrl>,
     }
 }
 
 impl CreateEndpoint {
     pub fn settings(mut self) -> Result<(EndpointSettings, Option<SecretString>), Fault> {
-        let (url, secret) = (std::mem::take(&mut self.url), self.secret.take().map(SecretString::from));
+        let (url, secret) = (std::mem::take(&mut self.url.0), self.secret.take().map(|secret| secret.0.into()));
         Ok((EndpointSettings { url: Some(url), ..self.common()? }, secret))
     }
 }
 
 impl UpdateEndpoint {
     pub fn settings(mut self) -> Result<EndpointSettings, Fault> {
-        let url = self.url.take();
+        let url = self.url.take().map(|url| url.0);
         Ok(EndpointSettings { url, ..self.common()? })
     }
 }
@@ -216,7 +220,7 @@ fn headers(members: Members) -> Result<Vec<(String, SecretString)>, Fault> {
 pub(crate) struct RotateSecret {
     /// `whsec_` and base64 of 24 to 64 bytes, or a text of as many. Absent: one is made, and shown this once.
     #[oai(write_only)]
-    pub secret: Option<String>,
+    pub secret: Option<NewSecret>,
     /// How long the present secret signs beside the new one, at most seven days. Zero ends it, and those before it, at
     /// once.
     #[oai(default = "a_day", validator(maximum(value = "604800")))]

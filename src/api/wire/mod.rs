@@ -16,6 +16,7 @@ pub(crate) mod plugin;
 pub(crate) mod queue;
 pub(crate) mod recipient;
 pub(crate) mod said;
+pub(crate) mod secret;
 pub(crate) mod slug;
 pub(crate) mod system;
 pub(crate) mod time;
