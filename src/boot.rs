@@ -73,6 +73,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         max_artefact: config.hooks.max_artefact,
         body_timeout: config.http.body_timeout,
         request_timeout: config.http.request_timeout,
+        heartbeat: config.http.heartbeat,
+        max_streams: config.http.max_streams,
         public_url: config.http.public_url.clone(),
         cors_origins: config.http.cors_origins.clone(),
         metrics: Arc::new(move || metrics.render()),
@@ -80,7 +82,12 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
         shutting_down: stopping.clone(),
     };
     let app = kero_api::app(gateway.clone(), api);
-    let http = tokio::spawn(kero_api::serve(listener, app, stopping.clone(), http_grace(config.shutdown.timeout)));
+    let serving = kero_api::Serving {
+        write_timeout: config.http.write_timeout,
+        shutdown: stopping.clone(),
+        grace: http_grace(config.shutdown.timeout),
+    };
+    let http = tokio::spawn(kero_api::serve(listener, app, serving));
     tracing::info!(%address, database = ?store.backend(), version = VERSION, "started");
     Ok(Running { address, first_key, gateway, store, http, stopping, timeout: config.shutdown.timeout, _locks: locks })
 }
@@ -239,6 +246,7 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
         },
         delivery: DeliveryConfig {
             allow_networks: config.delivery.allow_networks.clone(),
+            allow_hosts: config.delivery.allow_hosts.clone(),
             timeout: config.delivery.timeout,
             schedule: config.delivery.schedule.clone(),
             concurrency: config.delivery.concurrency,
@@ -263,6 +271,7 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             keep_calls: config.hooks.keep_calls,
             workers: config.hooks.workers,
         },
+        keep_raw: config.events.keep_raw,
         redis_url: config.redis_url.clone(),
         redis_ca,
         queue_keys: QueueKeys::with_prefix(&queue.key_prefix),

@@ -17,6 +17,10 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// How long a request may take in all; longer than the gateway's synchronous send.
     pub request_timeout: Duration,
+    /// How often a stream on which nothing happens shows that it lives.
+    pub heartbeat: Duration,
+    /// Streams (server-sent events, WebSockets) that may be open at once.
+    pub max_streams: usize,
     /// Where clients reach this gateway (`https://wa.example.org`), for the documents; `None`: relative.
     pub public_url: Option<String>,
     /// Origins that browsers may call from; none by default, `*` for all.
@@ -37,6 +41,8 @@ impl Default for ApiConfig {
             max_artefact: 4 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(90),
+            heartbeat: Duration::from_secs(15),
+            max_streams: 1000,
             public_url: None,
             cors_origins: Vec::new(),
             metrics: Arc::new(String::new),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "Accept, Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Async, X-Correlation-Id, X-Instance-Id, X-Request-Id",
+    "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-Async, X-Correlation-Id, X-Instance-Id, X-Request-Id",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static("ETag, Location, Retry-After, X-Request-Id");
 

@@ -6,7 +6,6 @@ use crate::page;
 use crate::problem::{Failure, codes};
 use crate::tags::Tag;
 use crate::wire::delivery::{Delivery, DeliveryDetail};
-use crate::wire::event::Event;
 use crate::wire::words::{DeliveryState, EventKind};
 use crate::wire::{Data, Page};
 use kero_domain::{EndpointId, FaultCode};
@@ -21,7 +20,6 @@ pub(crate) struct DeliveriesApi {
 
 codes! {
     DeliveryCodes = [DeliveryNotFound];
-    EventCodes = [EventNotFound];
 }
 
 #[OpenApi(tag = "Tag::Deliveries")]
@@ -100,24 +98,6 @@ impl DeliveriesApi {
         gateway.instance(&id).await?;
         let delivery = delivery_id.parse().map_err(|_| FaultCode::DeliveryNotFound)?;
         Ok(Json(Data::new(DeliveryDetail::new(gateway.replay_delivery(&id, delivery).await?))))
-    }
-
-    /// Get an event
-    ///
-    /// The whole of it: where a webhook said `truncated`, its `fetch_url` leads here.
-    #[oai(path = "/instances/:instance_id/events/:event_id", method = "get", operation_id = "event_get")]
-    async fn event(
-        &self,
-        caller: Caller,
-        instance_id: Path<String>,
-        /// The event's id.
-        event_id: Path<String>,
-    ) -> Result<Json<Data<Event>>, Failure<EventCodes>> {
-        let (gateway, id) = self.handle.at(&caller, &instance_id)?;
-        gateway.instance(&id).await?;
-        let event = event_id.parse().map_err(|_| FaultCode::EventNotFound)?;
-        let found = Event::new(gateway.event(&id, event).await?).ok_or(FaultCode::EventNotFound)?;
-        Ok(Json(Data::new(found)))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::plugin_form::MaxArtefact;
 use crate::problem;
 use crate::request_id::{HEADER, RequestId};
+use crate::stream::Tickets;
 use futures_util::FutureExt;
 use kero_domain::{Fault, FaultCode};
 use poem::endpoint::BoxEndpoint;
@@ -22,6 +23,7 @@ use tracing::Instrument;
 pub(crate) struct Frame {
     pub inner: BoxEndpoint<'static, Response>,
     pub keys: Keys,
+    pub tickets: Tickets,
     pub limits: Limits,
     pub max_artefact: MaxArtefact,
     pub request_timeout: Duration,
@@ -42,6 +44,7 @@ impl Endpoint for Frame {
         trim_slash(&mut request);
         request.set_data(id.clone());
         request.set_data(self.keys.clone());
+        request.set_data(self.tickets.clone());
         request.set_data(self.limits);
         request.set_data(self.max_artefact);
 

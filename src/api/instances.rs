@@ -91,10 +91,14 @@ impl InstancesApi {
             Some(_) => None,
             None => page::next(&instances, limit.0, |instance| instance.pk),
         };
-        let mut data = Vec::with_capacity(instances.len());
-        for instance in instances {
-            data.push(shown(gateway, instance).await?);
-        }
+        let mut urls = gateway.webhook_urls(&instances).await?;
+        let data = instances
+            .into_iter()
+            .map(|instance| {
+                let url = urls.remove(&instance.pk);
+                Instance::new(instance, url)
+            })
+            .collect();
         Ok(Json(Page::new(data, Some(total), next)))
     }
 
@@ -208,12 +212,8 @@ impl InstancesApi {
 
 /// An instance with where its events go.
 async fn shown(gateway: &Gateway, instance: kero_store::Instance) -> Result<Instance, Fault> {
-    let webhook = match gateway.webhook(&instance.id).await {
-        Ok(webhook) => Some(webhook),
-        Err(fault) if fault.code == FaultCode::WebhookNotFound => None,
-        Err(fault) => return Err(fault),
-    };
-    Ok(Instance::new(instance, webhook))
+    let url = gateway.webhook_urls(std::slice::from_ref(&instance)).await?.remove(&instance.pk);
+    Ok(Instance::new(instance, url))
 }
 
 /// Kero-Kero's clients send empty texts for what they do not set.

@@ -2,7 +2,7 @@
 //!
 //! This is the only crate that names poem. It talks to [`kero_gateway::Gateway`] and never to WhatsApp, Redis or
 //! SQL. One file per tag holds the operations (`instances`, `pairing`, `messages`, …); `wire/` holds the objects that
-//! travel; `frame` is what every request passes first and every answer last.
+//! travel; `stream` is what stays open (server-sent events, WebSocket); `frame` is what every request passes first and every answer last.
 //!
 //! A request: [`frame`] (request id, limits, CORS, problems) → router → [`auth::Caller`] → [`body::JsonBody`] →
 //! handler → [`handle::Handle`] (checks what the key may see, gives the gateway) → answer or
@@ -39,6 +39,7 @@ mod request_id;
 mod serve;
 mod service;
 mod spec;
+mod stream;
 mod system;
 mod tags;
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod wire;
 
 pub use auth::hash_key;
 pub use config::ApiConfig;
-pub use serve::serve;
+pub use serve::{Serving, serve};
 pub use spec::{SpecVersion, operations, spec};
 
 use kero_gateway::Gateway;

@@ -19,6 +19,7 @@ use crate::plugin_form::MaxArtefact;
 use crate::plugins::PluginsApi;
 use crate::queue::QueueApi;
 use crate::spec::{self, SpecVersion};
+use crate::stream::{StreamApi, Tickets};
 use crate::system::SystemApi;
 use crate::webhook::WebhookApi;
 use crate::webhooks::Webhooks;
@@ -36,13 +37,14 @@ type Operations = (
     EndpointsApi,
     DeliveriesApi,
     EventsApi,
+    StreamApi,
     PluginsApi,
     QueueApi,
     SystemApi,
 );
 
 /// The operations, in the document's order. One path lies in one of them: poem-openapi does not merge.
-pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
+pub(crate) fn service(handle: &Handle, tickets: &Tickets, config: &ApiConfig) -> OpenApiService<Operations, Webhooks> {
     let handle = || handle.clone();
     let operations = (
         InstancesApi { handle: handle() },
@@ -53,7 +55,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
         WebhookApi { handle: handle() },
         EndpointsApi { handle: handle() },
         DeliveriesApi { handle: handle() },
-        EventsApi { handle: handle() },
+        EventsApi { handle: handle(), tickets: tickets.clone() },
+        StreamApi::new(handle(), config),
         PluginsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },
@@ -67,7 +70,8 @@ pub(crate) fn service(handle: &Handle, config: &ApiConfig) -> OpenApiService<Ope
 
 /// Everything that is served.
 pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
-    let service = service(&handle, &config);
+    let tickets = Tickets::default();
+    let service = service(&handle, &tickets, &config);
     let public_url = config.public_url.as_deref();
     let modern = spec::document(SpecVersion::V3_1, public_url);
     let routes = Route::new()
@@ -79,6 +83,7 @@ pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
         inner: routes.boxed(),
         keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
         max_artefact: MaxArtefact(config.max_artefact),
+        tickets,
         limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
         request_timeout: config.request_timeout,
         cors: Cors::new(&config.cors_origins),

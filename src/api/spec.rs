@@ -12,6 +12,7 @@ mod rules;
 use crate::config::ApiConfig;
 use crate::handle::Handle;
 use crate::service;
+use crate::stream::Tickets;
 use serde_json::{Map, Value};
 
 pub(crate) use problems::COMMON;
@@ -52,7 +53,7 @@ pub(crate) fn document(version: SpecVersion, public_url: Option<&str>) -> String
 
 /// As poem-openapi writes it.
 pub(crate) fn raw_text() -> String {
-    service::service(&Handle::inert(), &ApiConfig::default()).spec()
+    service::service(&Handle::inert(), &Tickets::default(), &ApiConfig::default()).spec()
 }
 
 fn raw() -> Value {

@@ -49,6 +49,7 @@ pub struct Config {
     pub whatsapp: WhatsApp,
     pub sending: Sending,
     pub queue: Queue,
+    pub events: Events,
     pub retention: Retention,
     pub delivery: Delivery,
     pub hooks: Hooks,
@@ -76,6 +77,11 @@ pub struct Http {
     pub body_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    pub max_streams: usize,
     pub cors_origins: Vec<String>,
 }
 
@@ -159,11 +165,19 @@ pub struct Retention {
     pub every: Duration,
 }
 
+/// The journal of events.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub keep_raw: bool,
+}
+
 /// Webhooks.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
     pub allow_networks: Vec<IpNet>,
+    pub allow_hosts: Vec<String>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     #[serde(with = "read::durations")]

@@ -47,6 +47,9 @@ fn the_environment_names_every_kind_of_key() {
         ("KERO_QUEUE__MAX_RETRIES", "7"),
         ("KERO_QUEUE__PAUSED", "true"),
         ("KERO_DELIVERY__ALLOW_NETWORKS", "127.0.0.0/8, ::1/128"),
+        ("KERO_DELIVERY__ALLOW_HOSTS", "n8n, *.internal"),
+        ("KERO_EVENTS__KEEP_RAW", "false"),
+        ("KERO_HTTP__HEARTBEAT", "20s"),
         ("KERO_DELIVERY__SCHEDULE", "1s,2m"),
         ("KERO_WHATSAPP__VERSION", "2.3000.1"),
         ("KERO_DURABILITY", "process"),
@@ -57,6 +60,9 @@ fn the_environment_names_every_kind_of_key() {
     assert_eq!(config.queue.max_retries, 7);
     assert!(config.queue.paused);
     assert_eq!(config.delivery.allow_networks.len(), 2);
+    assert_eq!(config.delivery.allow_hosts, ["n8n", "*.internal"]);
+    assert!(!config.events.keep_raw);
+    assert_eq!(config.http.heartbeat, Duration::from_secs(20));
     assert_eq!(config.delivery.schedule, [Duration::from_secs(1), Duration::from_secs(120)]);
     assert_eq!(config.whatsapp.version, Some((2, 3000, 1)));
     assert_eq!(config.durability, Durability::Process);
@@ -76,9 +82,15 @@ fn unknown_names_are_refused_or_reported() {
 
 #[test]
 fn all_complaints_come_at_once() {
-    let wrong = with(&[("KERO_DATABASE_URL", "mysql://x"), ("KERO_API_KEY", "short"), ("KERO_DATABASE__READERS", "0")]);
+    let wrong = with(&[
+        ("KERO_DATABASE_URL", "mysql://x"),
+        ("KERO_API_KEY", "short"),
+        ("KERO_DATABASE__READERS", "0"),
+        ("KERO_DELIVERY__ALLOW_HOSTS", "n8n,10.0.0.1"),
+        ("KERO_HTTP__HEARTBEAT", "10ms"),
+    ]);
     let text = format!("{:#}", wrong.unwrap_err());
-    for key in ["database_url", "api_key", "database.readers"] {
+    for key in ["database_url", "api_key", "database.readers", "delivery.allow_hosts", "http.heartbeat"] {
         assert!(text.contains(key), "{key} missing in {text}");
     }
 }

@@ -48,6 +48,9 @@ pub fn validate(config: &Config) -> Vec<String> {
         http.request_timeout >= config.sending.sync_timeout + Duration::from_secs(5),
         "http.request_timeout: must be 5 s longer than sending.sync_timeout or more, or a send loses its answer",
     );
+    check(http.write_timeout >= Duration::from_secs(1), "http.write_timeout: must be 1 s or more");
+    check(http.heartbeat >= Duration::from_secs(1), "http.heartbeat: must be 1 s or more");
+    check(http.max_streams >= 1, "http.max_streams: must be 1 or more");
     check(
         http.cors_origins.iter().all(|origin| origin == "*" || origin.contains("://")),
         "http.cors_origins: each must be \"*\" or an origin like https://app.example.org",
@@ -101,6 +104,10 @@ pub fn validate(config: &Config) -> Vec<String> {
     check(config.queue.max_jobs >= 1, "queue.max_jobs: must be 1 or more");
     check(config.queue.max_jobs_total >= 1, "queue.max_jobs_total: must be 1 or more");
     check(config.retention.every >= Duration::from_millis(100), "retention.every: must be 100 ms or more");
+    check(
+        config.delivery.allow_hosts.iter().all(|host| is_host(host)),
+        "delivery.allow_hosts: each must be a host name like n8n or hooks.internal, or *.internal for those below it",
+    );
     check(config.delivery.timeout >= Duration::from_millis(100), "delivery.timeout: must be 100 ms or more");
     check(config.delivery.timeout <= Duration::from_secs(30), "delivery.timeout: must be 30 s or less");
     check(config.delivery.max_payload >= 4096, "delivery.max_payload: must be 4096 or more");
@@ -118,4 +125,13 @@ pub fn validate(config: &Config) -> Vec<String> {
         "shutdown.timeout: must be 1 s or more, or nothing can be finished",
     );
     complaints
+}
+
+/// A name, or `*.` and a name; an address belongs into `allow_networks`.
+fn is_host(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    name.split('.').all(label) && name.parse::<std::net::IpAddr>().is_err()
 }

@@ -52,6 +52,8 @@ pub struct NewEvent {
     pub message_id: Option<String>,
     pub at: Timestamp,
     pub data: serde_json::Value,
+    /// The message as WhatsApp sent it (protobuf), for those who ask for `include=raw`.
+    pub raw: Option<Vec<u8>>,
     /// The HTTP request that caused it, for the logs.
     pub request_id: Option<String>,
 }
@@ -66,6 +68,7 @@ impl NewEvent {
             message_id: None,
             at,
             data,
+            raw: None,
             request_id: None,
         }
     }

@@ -1,8 +1,8 @@
 //! The log of deliveries, and single replays.
 
 use crate::{Gateway, errors::fault};
-use kero_domain::{DeliveryId, EventId, Fault, FaultCode, InstanceId};
-use kero_store::{Attempt, DeliveryFilter, DeliveryLine, Event};
+use kero_domain::{DeliveryId, Fault, FaultCode, InstanceId};
+use kero_store::{Attempt, DeliveryFilter, DeliveryLine};
 
 impl Gateway {
     /// Newest first; `before` is the last one of the page before.
@@ -32,20 +32,17 @@ impl Gateway {
         delivery: DeliveryId,
     ) -> Result<(DeliveryLine, Vec<Attempt>), Fault> {
         let instance = self.instance(id).await?;
+        let line = self.store().delivery_line(instance.pk, delivery).await.map_err(fault)?;
+        let line = line.ok_or_else(|| Fault::from(FaultCode::DeliveryNotFound))?;
+        if line.seq.is_none() && self.call_hooks_again(instance.pk, vec![line.event]).await? > 0 {
+            // a hook failed on its event: what is delivered is up to the hooks once more
+            return self.delivery(id, delivery).await;
+        }
         if !self.store().replay_delivery(instance.pk, delivery).await.map_err(fault)? {
             return Err(FaultCode::DeliveryNotFound.into());
         }
         let found = self.delivery(id, delivery).await?;
         self.inner.delivery.due(vec![found.0.endpoint]);
         Ok(found)
-    }
-
-    /// An event of the instance, whole.
-    pub async fn event(&self, id: &InstanceId, event: EventId) -> Result<Event, Fault> {
-        let instance = self.instance(id).await?;
-        let found = self.store().event_by_id(event).await.map_err(fault)?;
-        found
-            .filter(|event| event.instance_pk == instance.pk && event.seq.is_some())
-            .ok_or_else(|| FaultCode::EventNotFound.into())
     }
 }

@@ -365,6 +365,8 @@ impl Gateway {
         for instance_pk in instances {
             let replay = Replay { endpoint: id, instance_pk, since, until, events: range.events.clone() };
             done.replayed += self.store().replay_dead(&replay).await.map_err(fault)?;
+            let dead = self.store().dead_events(&replay).await.map_err(fault)?;
+            done.replayed += self.call_hooks_again(instance_pk, dead).await?;
             done.missed += self.deliver_missed(&endpoint, &replay).await.map_err(fault)?;
             self.inner.delivery.due(vec![id]);
         }

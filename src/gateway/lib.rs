@@ -25,6 +25,7 @@ pub mod worker;
 pub use dead_letters::{LetterFilter, Retried};
 pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
 pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
+pub use events::{Ended, EventPage, Follow, Follower};
 pub use health::{Health, RedisHealth};
 pub use hooks::HooksConfig;
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
@@ -60,6 +61,8 @@ pub struct GatewayConfig {
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
     pub hooks: HooksConfig,
+    /// Keep each message as WhatsApp sent it beside its event.
+    pub keep_raw: bool,
     pub redis_url: Option<SecretString>,
     /// Certificates (PEM) that Redis' own must lead to, in the place of the well-known ones.
     pub redis_ca: Option<Vec<u8>>,
@@ -116,6 +119,7 @@ pub(crate) struct Inner {
     pub instances: instances::Registry,
     pub waiters: intake::Waiters,
     pub fanout: events::FanOutHandle,
+    pub feed: events::Feed,
     pub delivery: delivery::DeliveryHandle,
     pub hooks: hooks::Hooks,
     pub queue: Arc<dyn queue::Queue>,
@@ -143,6 +147,7 @@ impl Gateway {
                 instances: instances::Registry::default(),
                 waiters: intake::Waiters::default(),
                 fanout,
+                feed: events::Feed::default(),
                 delivery,
                 hooks,
                 queue,

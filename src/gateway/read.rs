@@ -1,10 +1,10 @@
-//! Reading jobs and events.
+//! Reading jobs.
 
 use crate::load::Rates;
 use crate::worker::ack_event;
 use crate::{Gateway, errors::fault};
 use kero_domain::{CorrelationId, Fault, FaultCode, InstanceId, JobId, JobState, Timestamp};
-use kero_store::{Event, Job, QueueCount};
+use kero_store::{Job, QueueCount};
 use std::collections::BTreeMap;
 
 impl Gateway {
@@ -39,12 +39,6 @@ impl Gateway {
         self.inner.fanout.dirty(job.instance_pk);
         self.inner.waiters.end(job.id, crate::intake::JobEnd::Cancelled);
         self.job(id, correlation).await
-    }
-
-    /// Fanned-out events with a sequence number above `after`, in order.
-    pub async fn events_after(&self, id: &InstanceId, after: i64, limit: u64) -> Result<Vec<Event>, Fault> {
-        let instance = self.instance(id).await?;
-        self.store().events_after(instance.pk, after, limit).await.map_err(fault)
     }
 
     /// What waits and how fast it goes.

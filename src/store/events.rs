@@ -100,6 +100,13 @@ pub struct FannedOut {
     pub over_quota: Vec<String>,
 }
 
+impl FannedOut {
+    /// The highest number given.
+    pub fn newest(&self) -> Option<i64> {
+        self.numbers.iter().map(|(_, seq)| *seq).max()
+    }
+}
+
 /// A delivery to write with the fan-out.
 #[derive(Debug, Clone)]
 pub struct NewDelivery {
@@ -119,6 +126,7 @@ pub(crate) struct EventRow {
     message_id: Option<String>,
     data: Vec<u8>,
     request_id: Option<String>,
+    raw: Option<Vec<u8>>,
 }
 
 impl EventRow {
@@ -134,12 +142,17 @@ impl EventRow {
             message_id: event.message_id.map(storable),
             data: seal(sealer, instance_pk, event.id.0, event.data)?,
             request_id: event.request_id,
+            raw: event.raw.map(|raw| sealer.seal(&raw_place(instance_pk, event.id.0), &raw)).transpose()?,
         })
     }
 }
 
 fn data_place(instance_pk: i64, id: Uuid) -> String {
     place("events.data", instance_pk, id)
+}
+
+pub(crate) fn raw_place(instance_pk: i64, id: Uuid) -> String {
+    place("events.raw", instance_pk, id)
 }
 
 pub(crate) fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
@@ -150,7 +163,7 @@ pub(crate) fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) 
 
 /// Inserts events that are not there yet, by id or by dedupe key; the ids of those inserted.
 pub(crate) async fn insert(tx: &Tx, rows: &[&EventRow]) -> Result<HashSet<Uuid>, StoreError> {
-    const WIDTH: usize = 10;
+    const WIDTH: usize = 11;
     let mut inserted = HashSet::new();
     for rows in rows.chunks(crate::sql::MAX_BINDS / WIDTH) {
         let mut values = Vec::with_capacity(rows.len() * WIDTH);
@@ -165,12 +178,13 @@ pub(crate) async fn insert(tx: &Tx, rows: &[&EventRow]) -> Result<HashSet<Uuid>,
                 row.at,
                 row.message_id.clone(),
                 row.data.clone(),
-                row.request_id.clone()
+                row.request_id.clone(),
+                row.raw.clone()
             ]);
         }
         let sql = format!(
             "INSERT INTO events (id, instance_pk, kind, order_key, dedupe_key, fanout, occurred_at, message_id, data,
-             request_id) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
+             request_id, raw) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
             tuples(0, rows.len(), WIDTH)
         );
         for row in tx.db.all(sql, values).await? {
@@ -346,8 +360,10 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
     }
     let count = values.len() / 4;
     if count > 0 {
+        // what a hook changed or took away must not come back through the message as it was
         let sql = format!(
-            "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data)
+            "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data),
+             raw = CASE WHEN v.column4 IS NULL AND v.column2 IS NOT NULL THEN events.raw END
              FROM (VALUES {}) AS v WHERE events.pk = v.column1",
             tuples(0, count, 4)
         );

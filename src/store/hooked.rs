@@ -152,8 +152,10 @@ async fn fan_out(tx: &Tx, instance_pk: i64, items: &[FanOut], staged: &[Vec<Stag
         values.extend(values![item.event_row, number, state, data]);
     }
     if !items.is_empty() {
+        // what a hook changed or took away must not come back through the message as it was; a dead event keeps it
         let sql = format!(
-            "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data)
+            "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data),
+             raw = CASE WHEN v.column4 IS NULL AND v.column3 <> 2 THEN events.raw END
              FROM (VALUES {}) AS v WHERE events.pk = v.column1",
             tuples(0, items.len(), 4)
         );

@@ -62,6 +62,12 @@ impl Store {
         }
     }
 
+    /// Whether a key exists and was not revoked.
+    pub async fn key_counts(&self, id: ApiKeyId) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM api_keys WHERE id = $1 AND revoked_at IS NULL";
+        Ok(self.reader().one(sql, values![id.0]).await?.is_some())
+    }
+
     /// All keys, revoked ones included, oldest first.
     pub async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
         let mut keys = Vec::new();

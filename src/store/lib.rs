@@ -19,6 +19,7 @@ mod hook_calls;
 mod hooked;
 mod instances;
 mod jobs;
+mod journal;
 mod keys;
 mod kv;
 mod plugins;
@@ -28,6 +29,7 @@ mod sql;
 mod store;
 #[doc(hidden)]
 pub mod testing;
+mod webhook_urls;
 mod writer;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub use jobs::{
     Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
     Settlement,
 };
+pub use journal::Reading;
 pub use keys::ApiKey;
 pub use kv::{KvChange, KvWrite};
 pub use plugins::{NewPluginVersion, Plugin, PluginChange, PluginVersion};

@@ -9,6 +9,7 @@
 //! - `transport.rs`, `http.rs`, `guard.rs`: sockets of our own, and the rule that only loopback may be configured.
 //! - `events/`: what the client reports → [`LinkEvent`], in order.
 //! - `inbound/`: messages → [`NewEvent`](kero_domain::NewEvent), pure, a file per kind.
+//! - `raw.rs`: a message's protobuf as JSON.
 //! - `outbound/`: [`Content`](kero_domain::Content) → protobuf, pure, a file per kind.
 //! - `recipient.rs`: number → LID, and whether a number is on WhatsApp.
 //! - `device_store/`: the client's storage traits over kero-store.
@@ -28,6 +29,7 @@ mod link;
 pub mod outbound;
 mod pairing;
 mod people;
+mod raw;
 mod recipient;
 #[cfg(test)]
 mod simulated;
@@ -39,3 +41,4 @@ pub use guard::check_url;
 pub use hook::{Inbound, InboundMessage};
 pub use link::{Link, LinkConfig, is_paired};
 pub use pairing::PairBy;
+pub use raw::raw_json;

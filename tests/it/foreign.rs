@@ -1,81 +1,19 @@
 //! An unmodified whatsapp-rust client (not Kero) against the simulated WhatsApp, over `wss://` with its self-signed
 //! certificate: pairing, media, receipts, its queue after being offline, retry receipts, groups, stream errors.
 
-use crate::support::{person, simulator};
-use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use crate::support::{Foreign, person, simulator};
+use kero_simulator::{Fault, FaultRule, Script};
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 use std::time::Duration;
 use wacore::proto_helpers::MessageExt;
-use wacore::store::InMemoryBackend;
-use wacore::types::events::{ChannelEventHandler, Event};
+use wacore::types::events::Event;
 use wacore::types::presence::ReceiptType;
-use whatsapp_rust::bot::{Bot, BotHandle};
-use whatsapp_rust::client::Client;
-use whatsapp_rust_tokio_transport::TokioWebSocketTransportFactory;
-use whatsapp_rust_ureq_http_client::UreqHttpClient;
-
-struct Foreign {
-    client: Arc<Client>,
-    events: async_channel::Receiver<Arc<Event>>,
-    _handle: BotHandle,
-    _subscription: Box<dyn std::any::Any + Send + Sync>,
-}
-
-async fn paired(simulator: &Simulator, phone: &str) -> Foreign {
-    let bot = Bot::builder()
-        .with_backend_arc(Arc::new(InMemoryBackend::new()))
-        .with_transport_factory(TokioWebSocketTransportFactory::new().with_url(simulator.wss_url()))
-        .with_http_client(UreqHttpClient::new())
-        .with_runtime(whatsapp_rust::TokioRuntime)
-        .with_version((2, 3000, 1_000_000_000))
-        .with_wanted_pre_key_count(50)
-        .build()
-        .await
-        .expect("the client is built");
-    let client = bot.client();
-    let (handler, events) = ChannelEventHandler::new();
-    let subscription = client.subscribe_handler(handler);
-    let foreign = Foreign { client, events, _handle: bot.spawn(), _subscription: Box::new(subscription) };
-    let code = foreign.wait("a QR code", |event| match event {
-        Event::PairingQrCode(qr) => Some(qr.code.clone()),
-        _ => None,
-    });
-    simulator.scan_qr(&code.await, Some(phone)).await.expect("the phone takes the code");
-    foreign.wait("connected", |event| matches!(event, Event::Connected(_)).then_some(())).await;
-    foreign
-}
-
-impl Foreign {
-    async fn wait<T>(&self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
-        let found = tokio::time::timeout(Duration::from_secs(40), async {
-            loop {
-                let event = self.events.recv().await.expect("the client runs");
-                if let Some(found) = pick(&event) {
-                    return found;
-                }
-            }
-        });
-        found.await.unwrap_or_else(|_| panic!("the client never got: {what}"))
-    }
-
-    async fn wait_text(&self, text: &str) -> String {
-        self.wait(text, |event| match event {
-            Event::Messages(batch) => batch
-                .iter()
-                .find(|message| message.message.text_content() == Some(text))
-                .map(|message| message.info.id.clone()),
-            _ => None,
-        })
-        .await
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_sends_media_gets_receipts_and_comes_back_to_its_queue() {
     let simulator = simulator().await;
-    let a = paired(&simulator, "491541000001").await;
-    let b = paired(&simulator, "491541000002").await;
+    let a = Foreign::paired(&simulator, "491541000001").await;
+    let b = Foreign::paired(&simulator, "491541000002").await;
     let (to_b, to_a) = (b.client.pn().unwrap().to_non_ad(), a.client.pn().unwrap().to_non_ad());
 
     let sent = a.client.send_text(to_b.clone(), "hello").await.unwrap().message_id;
@@ -137,8 +75,8 @@ async fn pairs_sends_media_gets_receipts_and_comes_back_to_its_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupted_message_is_recovered_and_groups_work() {
     let simulator = simulator().await;
-    let a = paired(&simulator, "491541000011").await;
-    let b = paired(&simulator, "491541000012").await;
+    let a = Foreign::paired(&simulator, "491541000011").await;
+    let b = Foreign::paired(&simulator, "491541000012").await;
     let to_b = b.client.pn().unwrap().to_non_ad();
     a.client.send_text(to_b.clone(), "warm").await.unwrap();
     b.wait_text("warm").await;
@@ -158,7 +96,7 @@ async fn a_corrupted_message_is_recovered_and_groups_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_errors_reconnect_or_log_out_as_whatsapp_does() {
     let simulator = simulator().await;
-    let a = paired(&simulator, "491541000021").await;
+    let a = Foreign::paired(&simulator, "491541000021").await;
     for code in [515, 503] {
         simulator.inject(FaultRule::new(Fault::StreamError).code(code).phone("491541000021"));
         a.wait("connected again", |event| matches!(event, Event::Connected(_)).then_some(())).await;

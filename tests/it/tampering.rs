@@ -218,8 +218,7 @@ async fn times_of_every_kind() {
         at(bad.clone()).await.problem(400, "validation-failed");
     }
     // what is past runs now: 1970, seconds before it, and an hour that the clocks leave out where it is written
-    let past =
-        [json!("1970-01-01T00:00:00Z"), json!(0), json!(-5), json!("2026-03-29T02:30:00+01:00")];
+    let past = [json!("1970-01-01T00:00:00Z"), json!(0), json!(-5), json!("2026-03-29T02:30:00+01:00")];
     for good in &past {
         at(good.clone()).await.expect(202);
     }

@@ -1,6 +1,7 @@
 //! Events of the journal on the wire, in the envelope that webhooks get.
 
 use super::members::Members;
+use super::time::Moment;
 use super::words::EventKind;
 use kero_domain::event::SCHEMA;
 use poem_openapi::Object;
@@ -22,6 +23,15 @@ pub(crate) struct Event {
     pub seq: i64,
     /// Grows when a member changes its meaning.
     pub schema: u32,
+}
+
+/// Opens one stream, once.
+#[derive(Object)]
+pub(crate) struct StreamToken {
+    /// Give it as `token` in the stream's URL.
+    pub token: String,
+    /// Until when it can be used.
+    pub expires_at: Moment,
 }
 
 impl Event {

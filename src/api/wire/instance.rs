@@ -6,7 +6,6 @@ use super::url::MaybeUrl;
 use super::words::{Cause, InstanceStatus};
 use crate::body::Body;
 use kero_gateway::StatusView;
-use kero_store::Endpoint;
 use poem_openapi::Object;
 
 /// A WhatsApp account that the gateway holds.
@@ -39,7 +38,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub fn new(instance: kero_store::Instance, webhook: Option<Endpoint>) -> Self {
+    pub fn new(instance: kero_store::Instance, webhook_url: Option<String>) -> Self {
         Self {
             instance_id: instance.id.into(),
             jid: instance.jid,
@@ -47,7 +46,7 @@ impl Instance {
             lid: instance.lid,
             push_name: instance.push_name,
             name: instance.name,
-            webhook_url: webhook.map(|webhook| webhook.url),
+            webhook_url,
             status: instance.status.into(),
             cause: instance.cause.map(Cause::from),
             since: instance.since.into(),

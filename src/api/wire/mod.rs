@@ -18,6 +18,7 @@ pub(crate) mod recipient;
 pub(crate) mod said;
 pub(crate) mod secret;
 pub(crate) mod slug;
+pub(crate) mod socket;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod url;

@@ -33,6 +33,8 @@ use tokio::sync::mpsc;
 pub struct DeliveryConfig {
     /// Networks that the guard lets through although they are private.
     pub allow_networks: Vec<IpNet>,
+    /// Hosts (`n8n`, `*.internal`) that may have internal addresses.
+    pub allow_hosts: Vec<String>,
     /// The whole exchange: name, connection, request, answer. Endpoints may set their own.
     pub timeout: Duration,
     /// Waits after failed attempts; one more attempt than entries. Endpoints may set their own.
@@ -59,6 +61,7 @@ impl Default for DeliveryConfig {
         let secs = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
         Self {
             allow_networks: Vec::new(),
+            allow_hosts: Vec::new(),
             timeout: Duration::from_secs(15),
             schedule: secs.map(Duration::from_secs).to_vec(),
             concurrency: 64,

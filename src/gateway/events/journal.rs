@@ -3,6 +3,7 @@
 use super::FanOutHandle;
 use crate::Gateway;
 use async_trait::async_trait;
+use kero_domain::NewEvent;
 use kero_store::{Store, StoreError};
 use kero_whatsapp::{Inbound, InboundMessage};
 
@@ -12,18 +13,27 @@ pub(crate) struct Journal {
     instance_pk: i64,
     epoch: i64,
     fanout: FanOutHandle,
+    keep_raw: bool,
 }
 
 impl Journal {
     pub(crate) fn new(gateway: &Gateway, instance_pk: i64, epoch: i64) -> Self {
-        Self { store: gateway.store().clone(), instance_pk, epoch, fanout: gateway.inner.fanout.clone() }
+        Self {
+            store: gateway.store().clone(),
+            instance_pk,
+            epoch,
+            fanout: gateway.inner.fanout.clone(),
+            keep_raw: gateway.config().keep_raw,
+        }
     }
 }
 
 #[async_trait]
 impl Inbound for Journal {
     async fn commit(&self, batch: Vec<InboundMessage>) -> Result<(), StoreError> {
-        let events = batch.into_iter().map(|message| message.event).collect();
+        let stored =
+            |message: InboundMessage| NewEvent { raw: message.event.raw.filter(|_| self.keep_raw), ..message.event };
+        let events = batch.into_iter().map(stored).collect();
         self.store.append_events(self.instance_pk, self.epoch, events).await?;
         self.fanout.dirty(self.instance_pk);
         Ok(())

@@ -1,8 +1,12 @@
-//! Events: the journal (append before WhatsApp is answered) and the fan-out (sequence and delivery rows).
+//! Events: the journal (append before WhatsApp is answered), the fan-out (sequence and delivery rows), and reading.
 
+mod feed;
 mod journal;
+mod read;
 
+pub(crate) use feed::Feed;
 pub(crate) use journal::Journal;
+pub use read::{Ended, EventPage, Follow, Follower};
 
 use crate::Gateway;
 use futures_util::FutureExt;
@@ -127,7 +131,10 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
             let items: Vec<FanOut> = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
             let due: BTreeSet<_> = items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
             let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
-            gateway.store().fan_out(pk, epoch, items).await?;
+            let done = gateway.store().fan_out(pk, epoch, items).await?;
+            if let Some(newest) = done.newest() {
+                gateway.inner.feed.grew(pk, newest);
+            }
             gateway.inner.delivery.due(due.into_iter().collect());
             Ok::<_, StoreError>(pending.len() < usize::try_from(BATCH).unwrap_or(usize::MAX))
         };

@@ -206,7 +206,10 @@ async fn keep(
 /// Puts what was accepted with an attempt or a request before a worker.
 pub(crate) fn took_sends(gateway: &Gateway, delivery: &Delivery, jobs: &[kero_store::Job], over_quota: &[String]) {
     if let Some(handle) = gateway.inner.instances.get(&delivery.event.instance_id) {
-        jobs.iter().for_each(|job| gateway.enqueue(&handle, job));
+        for job in jobs {
+            gateway.inner.load.accepted(handle.pk);
+            gateway.enqueue(&handle, job);
+        }
     }
     for plugin in over_quota {
         tracing::warn!(plugin, delivery = %delivery.id, "a hook's message is left out: its quota is used up");

@@ -144,7 +144,11 @@ async fn round(
     items.sort_by_key(|item| item.event_row);
     if !items.is_empty() {
         let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
+        if let Some(newest) = done.newest() {
+            gateway.inner.feed.grew(handle.pk, newest);
+        }
         for job in &done.jobs {
+            gateway.inner.load.accepted(handle.pk);
             gateway.enqueue(handle, job);
         }
         for plugin in &done.over_quota {

@@ -187,6 +187,17 @@ impl Gateway {
         Ok(instance)
     }
 
+    /// The QR code that is shown now, if there is one.
+    pub fn current_qr(&self, id: &InstanceId) -> Option<QrCode> {
+        self.inner.instances.get(id)?.view().qr.filter(|qr| qr.expires_at > Timestamp::now())
+    }
+
+    /// Where the events of these instances go, by pk: the URLs of their webhooks.
+    pub async fn webhook_urls(&self, instances: &[Instance]) -> Result<HashMap<i64, String>, Fault> {
+        let pks: Vec<i64> = instances.iter().map(|instance| instance.pk).collect();
+        self.store().webhook_urls(&pks).await.map_err(fault)
+    }
+
     /// Newest first; `after` is the pk of the last one of the page before. Also the total.
     pub async fn list_instances(&self, after: Option<i64>, limit: u64) -> Result<(Vec<Instance>, u64), Fault> {
         self.store().list_instances(after, limit).await.map_err(fault)
@@ -215,6 +226,7 @@ impl Gateway {
         self.inner.instances.remove(&handle);
         self.inner.load.forget(handle.pk);
         self.inner.fanout.endpoints_changed(handle.pk);
+        self.inner.feed.end(handle.pk);
         Ok(())
     }
 

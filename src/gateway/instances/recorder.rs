@@ -40,7 +40,12 @@ async fn write(gateway: &Gateway, pk: i64, epoch: i64, record: Record) {
             let state = JobState::from_receipt(&receipt.kind);
             gateway.store().record_receipt(pk, epoch, &receipt.ids, &receipt.chat, state, event).await
         }
-        Record::Event(event) => gateway.store().append_events(pk, epoch, vec![event]).await.map(|_| ()),
+        Record::Event(mut event) => {
+            if !gateway.config().keep_raw {
+                event.raw = None;
+            }
+            gateway.store().append_events(pk, epoch, vec![event]).await.map(|_| ())
+        }
     };
     match written {
         Ok(()) => gateway.inner.fanout.dirty(pk),

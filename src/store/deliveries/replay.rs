@@ -6,7 +6,7 @@ use crate::events::{Event, NewDelivery};
 use crate::sql::{placeholders, values};
 use crate::writer::{Op, Tx, work};
 use crate::{Store, StoreError};
-use kero_domain::{DeliveryId, EndpointId, EventKind, Timestamp};
+use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, Timestamp};
 use sea_orm::{EntityTrait, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Store {
     pub async fn replay_dead(&self, replay: &Replay) -> Result<u64, StoreError> {
         let mut values = values![replay.endpoint.0, replay.instance_pk, replay.since.0, replay.until.0];
         let mut sql = "SELECT d.id FROM deliveries d JOIN events e ON e.pk = d.event_pk WHERE d.endpoint_id = $1
-             AND d.instance_pk = $2 AND d.state = 'dead' AND e.occurred_at >= $3 AND e.occurred_at < $4"
+             AND d.instance_pk = $2 AND d.state = 'dead' AND e.fanout <> 3 AND e.occurred_at >= $3 AND e.occurred_at < $4"
             .to_owned();
         if !replay.events.is_empty() {
             sql.push_str(&format!(" AND e.kind IN ({})", placeholders(4, replay.events.len())));
@@ -51,6 +51,20 @@ impl Store {
             count += self.make_due(replay.instance_pk, ids.to_vec()).await?;
         }
         Ok(count)
+    }
+
+    /// The events of the range on which a hook failed, and whose deliveries are dead for it.
+    pub async fn dead_events(&self, replay: &Replay) -> Result<Vec<EventId>, StoreError> {
+        let mut values = values![replay.endpoint.0, replay.instance_pk, replay.since.0, replay.until.0];
+        let mut sql = "SELECT e.id FROM deliveries d JOIN events e ON e.pk = d.event_pk WHERE d.endpoint_id = $1
+             AND d.instance_pk = $2 AND d.state = 'dead' AND e.fanout = 3 AND e.occurred_at >= $3 AND e.occurred_at < $4"
+            .to_owned();
+        if !replay.events.is_empty() {
+            sql.push_str(&format!(" AND e.kind IN ({})", placeholders(4, replay.events.len())));
+            values.extend(replay.events.iter().map(|kind| Value::from(kind.as_str())));
+        }
+        let rows = self.reader().all(sql, values).await?;
+        rows.iter().map(|row| Ok(EventId(row.try_get("", "id")?))).collect()
     }
 
     async fn make_due(&self, instance_pk: i64, ids: Vec<DeliveryId>) -> Result<u64, StoreError> {

@@ -251,9 +251,11 @@ async fn dead_events_come_back(fixture: Fixture) {
 
 /// The head of each line that is due.
 async fn heads(store: &crate::Store, pk: i64, at: i64) -> Vec<crate::Delivery> {
-    let endpoints: Vec<_> = store.endpoints_for(pk).await.unwrap().into_iter().map(std::sync::Arc::new).collect();
+    let endpoints = store.endpoints_for(pk).await.unwrap().into_iter();
+    let wanting: Vec<_> =
+        endpoints.map(|endpoint| crate::Wanting { endpoint: std::sync::Arc::new(endpoint), room: 10 }).collect();
     let busy = std::collections::HashSet::new();
-    let claimed = store.claim_deliveries(&endpoints, Timestamp(at), 10, 1, &busy).await.unwrap();
+    let claimed = store.claim_deliveries(&wanting, Timestamp(at), 10, 1, &busy).await.unwrap();
     claimed.into_iter().flat_map(|claimed| claimed.run.into_iter().take(1)).collect()
 }
 

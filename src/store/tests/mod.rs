@@ -8,6 +8,7 @@ mod hooks;
 mod journal;
 mod levels;
 mod plans;
+mod reading;
 mod retention;
 mod sending;
 mod story;

@@ -51,7 +51,7 @@ struct Body {
 /// that carry nothing else.
 pub fn convert(message: &wa::Message, info: &MessageInfo, known: &Known, extras: &Extras) -> Option<NewEvent> {
     let opened = unwrap::open(message);
-    let message = opened.message;
+    let (whole, message) = (message, opened.message);
     let head = Head::new(info, known);
 
     let (kind, data) = if let Some(protocol) = message.protocol_message.as_option() {
@@ -71,6 +71,7 @@ pub fn convert(message: &wa::Message, info: &MessageInfo, known: &Known, extras:
     let mut event = NewEvent::new(kind, head.chat.clone(), head.at, data.into_value());
     event.dedupe_key = Some(dedupe_key(info));
     event.message_id = Some(info.id.clone());
+    event.raw = Some(waproto::codec::message_to_vec(whole));
     Some(event)
 }
 

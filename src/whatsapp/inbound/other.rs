@@ -24,15 +24,23 @@ fn card(contact: &wa::message::ContactMessage) -> Value {
     data.into_value()
 }
 
-/// `None` for a message without content: key distribution and context alone.
+/// `None` for a key distribution that carries nothing else. The client keeps no field that it does not know, so a message
+/// that has nothing at all is one of a kind newer than this build: it says so.
 pub(super) fn unknown(message: &wa::Message) -> Option<Body> {
-    let number = first_field(&waproto::codec::message_to_vec(message))?;
+    let number = first_field(&waproto::codec::message_to_vec(message));
     let mut extra = Data::default();
-    match FIELDS.iter().find(|(candidate, _)| *candidate == number) {
-        Some((_, name)) => extra.put("kind", *name),
-        None => extra.put("kind", format!("field{number}")),
+    match number.map(|number| (number, FIELDS.iter().find(|(candidate, _)| *candidate == number))) {
+        Some((_, Some((_, name)))) => extra.put("kind", *name),
+        Some((number, None)) => extra.put("kind", format!("field{number}")),
+        None if distributes_keys(message) => return None,
+        None => extra.put("kind", "newer"),
     }
     Some(Body { message_type: "unknown", extra, ..Body::default() })
+}
+
+fn distributes_keys(message: &wa::Message) -> bool {
+    message.sender_key_distribution_message.is_set()
+        || message.fast_ratchet_key_sender_key_distribution_message.is_set()
 }
 
 /// The number of the first top-level field that is content.

@@ -417,6 +417,20 @@ fn the_librarys_housekeeping_is_no_event() {
 }
 
 #[test]
+fn a_kind_that_is_newer_than_this_build_is_named_as_such() {
+    // the client decodes away what it does not know; context may be left
+    let context = wa::Message {
+        message_context_info: MessageField::some(wa::MessageContextInfo::default()),
+        ..Default::default()
+    };
+    for message in [wa::Message::default(), context] {
+        let event = event(&message, &private());
+        assert_eq!(event.data, private_message("unknown", json!({}), json!({"kind": "newer"})));
+        assert_eq!(event.raw, Some(waproto::codec::message_to_vec(&message)));
+    }
+}
+
+#[test]
 fn nul_characters_are_made_storable() {
     let data = event(&text("a\0b"), &private()).data;
     assert_eq!(data["text"], "a\u{fffd}b");

@@ -1,15 +1,19 @@
 //! What every test stands on: a simulated WhatsApp, a real `kero` process, a webhook sink.
 
+mod foreign;
 mod gateway;
 pub mod hostile;
 mod postgres;
 mod redis;
 mod sink;
+mod stream;
 
+pub use foreign::Foreign;
 pub use gateway::{Answer, KEY, Kero, Options, binary};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Behaviour, Received, Sink};
+pub use stream::{Socket, Sse};
 
 use kero_simulator::{Config, Person, Script, Simulator};
 use std::future::Future;

@@ -57,8 +57,53 @@ pub(crate) struct MessageData {
     pub media: Option<Media>,
     pub voice_note: Option<bool>,
     pub view_once: Option<bool>,
-    /// WhatsApp's name of the content, when `message_type` is `unknown`.
+    /// A video that is shown round and plays by itself.
+    pub video_note: Option<bool>,
+    /// A video that plays like a GIF.
+    pub gif: Option<bool>,
+    /// The cards, when `message_type` is `contact`.
+    pub contacts: Option<Vec<ContactCard>>,
+    /// The poll, when `message_type` is `poll`.
+    pub poll: Option<Poll>,
+    /// A location that moves.
+    pub live: Option<bool>,
+    /// Of a live location.
+    pub accuracy_meters: Option<u32>,
+    /// Of a live location: grows with every move.
+    pub sequence_number: Option<i64>,
+    /// Of a place.
+    pub url: Option<String>,
+    /// WhatsApp's name of the content, when `message_type` is `unknown`; `newer` for one that this version does not know
+    /// by name.
     pub kind: Option<String>,
+    /// WhatsApp's name of the change, when `kind` is `protocolMessage`.
+    pub protocol_type: Option<String>,
+    /// Of disappearing messages, in seconds (`protocolMessage`).
+    pub ephemeral_expiration: Option<u32>,
+    /// The number of a newsletter's post.
+    pub server_id: Option<i64>,
+    /// The content was asked for again, from the phone, after an `undecryptable` event; the id of that request.
+    pub recovered_by: Option<String>,
+    /// The message as WhatsApp sent it: the protobuf as JSON, with `include=raw` only. Names are in lowerCamelCase, bytes in
+    /// base64, 64-bit numbers texts.
+    pub raw: Option<Members>,
+}
+
+/// A contact that was sent.
+#[derive(Object)]
+pub(crate) struct ContactCard {
+    pub display_name: Option<String>,
+    /// The whole card (RFC 6350, often version 3.0).
+    pub vcard: Option<String>,
+}
+
+/// A poll.
+#[derive(Object)]
+pub(crate) struct Poll {
+    pub question: Option<String>,
+    pub options: Vec<String>,
+    /// How many options may be chosen; 0 for any number.
+    pub selectable: Option<u32>,
 }
 
 /// The message that was answered.
@@ -79,13 +124,23 @@ pub(crate) struct Media {
     pub file_size: Option<u64>,
     /// Of the decrypted file, in hex.
     pub sha256: Option<String>,
+    /// Pixels.
+    pub width: Option<u32>,
+    /// Pixels.
+    pub height: Option<u32>,
+    /// How long it plays.
+    pub seconds: Option<u32>,
+    /// Of a document.
+    pub page_count: Option<u32>,
+    /// Of a sticker.
+    pub animated: Option<bool>,
     /// What fetching and decrypting it takes. Treat it as a secret.
     pub handle: Option<Members>,
 }
 
-/// A change to an earlier message; for an edit also the new content, named as in `message`.
+/// An edit of an earlier message, with the new content, named as in `message`.
 #[derive(Object)]
-pub(crate) struct ChangeData {
+pub(crate) struct EditData {
     /// The id of the change.
     pub message_id: String,
     /// The message that was changed.
@@ -98,12 +153,55 @@ pub(crate) struct ChangeData {
     pub is_from_me: bool,
     /// Unix seconds.
     pub timestamp: i64,
+    pub message_type: Option<String>,
     pub text: Option<String>,
     pub caption: Option<String>,
-    /// Who wrote the message, where known (revoke).
+    pub file_name: Option<String>,
+    pub mime_type: Option<String>,
+    pub file_size: Option<u64>,
+    pub latitude: Option<String>,
+    pub longitude: Option<String>,
+    pub location_name: Option<String>,
+    pub location_address: Option<String>,
+    pub quoted: Option<Quoted>,
+    pub mentions: Option<Vec<String>>,
+    pub forwarded: Option<bool>,
+    pub media: Option<Media>,
+    pub gif: Option<bool>,
+    pub video_note: Option<bool>,
+    pub contacts: Option<Vec<ContactCard>>,
+    pub poll: Option<Poll>,
+    pub live: Option<bool>,
+    pub accuracy_meters: Option<u32>,
+    pub sequence_number: Option<i64>,
+    pub url: Option<String>,
+    /// WhatsApp's name of the content, when `message_type` is `unknown`.
+    pub kind: Option<String>,
+    /// With `include=raw`, as in `message`.
+    pub raw: Option<Members>,
+}
+
+/// An earlier message was taken back.
+#[derive(Object)]
+pub(crate) struct RevokeData {
+    /// The id of the change.
+    pub message_id: String,
+    /// The message that was changed.
+    pub target_message_id: Option<String>,
+    pub chat: String,
+    pub is_group: bool,
+    pub from: String,
+    /// Who changed it.
+    pub actor: Identity,
+    pub is_from_me: bool,
+    /// Unix seconds.
+    pub timestamp: i64,
+    /// Who wrote the message, where known.
     pub target_sender: Option<String>,
-    /// Whether a group's admin deleted it (revoke).
-    pub by_admin: Option<bool>,
+    /// Whether a group's admin deleted it.
+    pub by_admin: bool,
+    /// With `include=raw`, as in `message`.
+    pub raw: Option<Members>,
 }
 
 /// A reaction.
@@ -122,6 +220,8 @@ pub(crate) struct ReactionData {
     /// Empty when it was taken back.
     pub emoji: String,
     pub removed: bool,
+    /// With `include=raw`, as in `message`.
+    pub raw: Option<Members>,
 }
 
 /// A vote.
@@ -140,9 +240,12 @@ pub(crate) struct PollVoteData {
     pub timestamp: i64,
     /// SHA-256 of the chosen options' texts, in hex; absent when the vote could not be read.
     pub selected_option_hashes: Option<Vec<String>>,
+    /// With `include=raw`, as in `message`.
+    pub raw: Option<Members>,
 }
 
-/// A message that could not be read.
+/// A message that could not be read. When its sender or the phone sends it again, a `message` event with the same
+/// `message_id` follows.
 #[derive(Object)]
 pub(crate) struct UndecryptableData {
     pub message_id: String,
@@ -154,4 +257,6 @@ pub(crate) struct UndecryptableData {
     pub timestamp: i64,
     /// `decryption-failed`, `view-once`, `unavailable`, …
     pub reason: String,
+    /// WhatsApp asks not to show that it is missing.
+    pub hidden: Option<bool>,
 }

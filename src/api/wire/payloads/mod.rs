@@ -6,7 +6,7 @@ mod news;
 mod own;
 
 use super::members::Members;
-use messages::{ChangeData, MessageData, PollVoteData, ReactionData, UndecryptableData};
+use messages::{EditData, MessageData, PollVoteData, ReactionData, RevokeData, UndecryptableData};
 use news::{CallData, ChatData, ContactData, GroupData, LabelData, NewsletterData, PresenceData, SyncProgressData};
 use own::{MessageAckData, PairingData, ReceiptData, StatusData};
 use poem_openapi::Object;
@@ -47,9 +47,9 @@ envelopes! {
     /// A step of pairing.
     PairingEvent { PairingData }
     /// A message was edited.
-    MessageEditEvent { ChangeData }
+    MessageEditEvent { EditData }
     /// A message was deleted for everyone.
-    MessageRevokeEvent { ChangeData }
+    MessageRevokeEvent { RevokeData }
     /// Somebody reacted to a message, or took the reaction back.
     ReactionEvent { ReactionData }
     /// Somebody voted in a poll.

@@ -1,7 +1,6 @@
 //! `data` of events about people, chats and groups. They pass by without an acknowledgement: best effort.
 
 use super::messages::Identity;
-use crate::wire::members::Members;
 use poem_openapi::Object;
 
 /// Somebody's presence.
@@ -57,6 +56,20 @@ pub(crate) struct GroupData {
     pub expiration: Option<u32>,
     pub invite_code: Option<String>,
     pub reason: Option<String>,
+    /// `membership_approval_mode`: whether admins let people in.
+    pub enabled: Option<bool>,
+    /// `member_add_mode`: who may add people.
+    pub mode: Option<String>,
+    /// `link`: how the group belongs to a community now.
+    pub link_type: Option<String>,
+    /// `unlink`: how it belonged to one.
+    pub unlink_type: Option<String>,
+    /// `picture`, as in `action`.
+    pub change: Option<String>,
+    /// `picture`: whether there is none any longer.
+    pub removed: Option<bool>,
+    /// `picture`: the new one's id.
+    pub picture_id: Option<String>,
 }
 
 /// A member of a group.
@@ -85,6 +98,14 @@ pub(crate) struct ContactData {
     pub verified_name: Option<String>,
     pub picture_id: Option<String>,
     pub removed: Option<bool>,
+    /// `name`: it came with all contacts, when the account was linked.
+    pub from_full_sync: Option<bool>,
+    /// `number`: the address before.
+    pub old: Option<String>,
+    /// `number`: the address now.
+    pub new: Option<String>,
+    /// `push_name`: the name before.
+    pub old_push_name: Option<String>,
 }
 
 /// A change of a chat.
@@ -101,6 +122,10 @@ pub(crate) struct ChatData {
     pub archived: Option<bool>,
     pub starred: Option<bool>,
     pub read: Option<bool>,
+    /// Until when it is muted, in Unix milliseconds; -1 for ever.
+    pub until_ms: Option<i64>,
+    /// Of disappearing messages, in seconds.
+    pub duration: Option<u32>,
 }
 
 /// A change of a label.
@@ -114,6 +139,8 @@ pub(crate) struct LabelData {
     pub name: Option<String>,
     pub color: Option<i32>,
     pub deleted: Option<bool>,
+    /// Unix seconds, of an assignment.
+    pub timestamp: Option<i64>,
 }
 
 /// A change of a newsletter's posts.
@@ -121,8 +148,23 @@ pub(crate) struct LabelData {
 pub(crate) struct NewsletterData {
     /// The newsletter's address.
     pub chat: String,
+    /// `reactions`.
     pub change: String,
-    pub messages: Option<Vec<Members>>,
+    pub messages: Option<Vec<Post>>,
+}
+
+/// A newsletter's post.
+#[derive(Object)]
+pub(crate) struct Post {
+    pub server_id: u64,
+    pub reactions: Vec<ReactionCount>,
+}
+
+/// How often an emoji was given.
+#[derive(Object)]
+pub(crate) struct ReactionCount {
+    pub emoji: String,
+    pub count: u64,
 }
 
 /// How far fetching the history is.
@@ -132,4 +174,14 @@ pub(crate) struct SyncProgressData {
     pub percentage: u32,
     /// `offline` for what came in while the instance was away; else WhatsApp's word.
     pub sync_type: String,
+    /// The part of the history, from 0.
+    pub chunk: Option<u32>,
+    /// `offline`, at the beginning: how many are waiting.
+    pub messages: Option<i32>,
+    /// `offline`, at the beginning.
+    pub notifications: Option<i32>,
+    /// `offline`, at the beginning.
+    pub receipts: Option<i32>,
+    /// `offline`, at the end: how many came.
+    pub count: Option<i32>,
 }
