@@ -62,6 +62,7 @@
 //! | `store` | the database: entities, queries by aggregate, the grouping writer, encryption at rest | domain | `sea-orm` |
 //! | `whatsapp` | the client library behind our words: link, outbound, inbound, device store | domain, store | `whatsapp-rust` |
 //! | `gateway` | what Kero does, in the order of the data flow | domain, store, whatsapp | `redis` (in `queue`) |
+//! | `hooks` | runs WASM hooks in a sandbox; nobody calls it yet, its tests apart | domain | `wasmtime` |
 //! | `api` | HTTP; the OpenAPI document is generated from its handlers | domain, store, gateway, telemetry | `poem` |
 //! | `simulator` | a simulated WhatsApp that speaks the real protocol | nobody | |
 //! | `telemetry` | log and metrics | nobody | `tracing-subscriber`, the exporter |
