@@ -9,6 +9,7 @@ mod m20261124_000001_gateway;
 mod m20261124_000002_device_store;
 mod m20261125_000003_delivery;
 mod m20261125_000004_sending;
+mod m20261125_000005_hooks;
 mod m20261125_000006_reading;
 mod table;
 
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_device_store::Migration),
             Box::new(m20261125_000003_delivery::Migration),
             Box::new(m20261125_000004_sending::Migration),
+            Box::new(m20261125_000005_hooks::Migration),
             Box::new(m20261125_000006_reading::Migration),
         ]
     }

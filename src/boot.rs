@@ -9,7 +9,7 @@ use crate::{VERSION, keys, lock, master_key};
 use anyhow::Context;
 use kero_api::ApiConfig;
 use kero_gateway::queue::QueueKeys;
-use kero_gateway::{BreakerConfig, DeliveryConfig, Gateway, GatewayConfig, Retention};
+use kero_gateway::{BreakerConfig, DeliveryConfig, Gateway, GatewayConfig, HooksConfig, Retention};
 use kero_store::{Store, StoreConfig, StoreError};
 use kero_whatsapp::LinkConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -70,6 +70,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
     let api = ApiConfig {
         admin_key_hash: config.api_key.as_ref().map(|key| kero_api::hash_key(key.expose_secret())),
         max_body: config.http.max_body,
+        max_artefact: config.hooks.max_artefact,
         body_timeout: config.http.body_timeout,
         request_timeout: config.http.request_timeout,
         heartbeat: config.http.heartbeat,
@@ -206,6 +207,20 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Where the runner of `.js` hooks and the bundled plugins are: the configured folder, else one that was installed with
+/// the binary.
+pub fn dist_dir(config: &Config) -> PathBuf {
+    let configured = config.hooks.dist_dir.clone();
+    if configured.is_dir() {
+        return configured;
+    }
+    let binary = std::env::current_exe().ok();
+    let beside = binary.as_deref().and_then(Path::parent);
+    let installed =
+        beside.into_iter().flat_map(|folder| [folder.join("plugins"), folder.join("../share/kero/plugins")]);
+    installed.into_iter().find(|folder| folder.is_dir()).unwrap_or(configured)
+}
+
 fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
     let (whatsapp, sending, queue) = (&config.whatsapp, &config.sending, &config.queue);
     let redis_ca = match &config.redis_ca_file {
@@ -247,6 +262,14 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             },
             disable_after: config.delivery.disable_after,
             max_endpoints: config.delivery.max_endpoints,
+        },
+        hooks: HooksConfig {
+            dist_dir: dist_dir(config),
+            cache_dir: config.data_dir.join("compiled-hooks"),
+            max_artefact: config.hooks.max_artefact,
+            compile_timeout: config.hooks.compile_timeout,
+            keep_calls: config.hooks.keep_calls,
+            workers: config.hooks.workers,
         },
         keep_raw: config.events.keep_raw,
         redis_url: config.redis_url.clone(),

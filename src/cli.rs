@@ -43,6 +43,11 @@ pub enum Command {
     },
     /// Bring the database to this version's schema, without starting
     Migrate(Place),
+    /// Write, test and upload plugins
+    Plugin {
+        #[command(subcommand)]
+        command: Plugin,
+    },
     /// Make, list and revoke API keys
     Key {
         #[command(subcommand)]
@@ -126,6 +131,69 @@ pub enum Key {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Plugin {
+    /// Write a plugin that works, with a test case, into a new folder of its name
+    New {
+        /// a-z, 0-9 and -
+        name: String,
+        /// js needs no toolchain; rust needs the target wasm32-unknown-unknown
+        #[arg(long, value_name = "js|rust", default_value = "js")]
+        lang: String,
+        /// Once per event, or once per delivery
+        #[arg(long, value_enum, default_value = "transform")]
+        kind: PluginKind,
+    },
+    /// Compile a plugin's artefact (a script needs none)
+    Build {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Run a plugin's test cases in the real host, with nothing behind it
+    Test {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// Again whenever a file changes
+        #[arg(long)]
+        watch: bool,
+        /// Write what came out as the expectation
+        #[arg(long)]
+        update: bool,
+    },
+    /// Upload a plugin to a running gateway
+    Push(Push),
+}
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The plugin's folder
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// Instead of a folder: a plugin that comes with the gateway (evolution, keyword-reply, redact)
+    #[arg(long, value_name = "NAME")]
+    pub bundled: Option<String>,
+    /// Have it called from now on
+    #[arg(long)]
+    pub activate: bool,
+    /// Give it the grants that it asks for
+    #[arg(long, requires = "activate")]
+    pub grant: bool,
+    /// Where the gateway is
+    #[arg(long, env = "KERO_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// A key for the whole gateway
+    #[arg(long, env = "KERO_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub key: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PluginKind {
+    Transform,
+    Delivery,
+}
+
 impl Serve {
     pub fn overrides(&self) -> Overrides {
         Overrides { listen: self.listen, redis_url: self.redis_url.clone(), ..self.place.overrides() }
@@ -158,6 +226,12 @@ mod tests {
             "migrate --database-url postgres://x/y",
             "key new --instance shop --name till",
             "key list",
+            "plugin new order-number --lang js",
+            "plugin new my-filter --lang rust --kind delivery",
+            "plugin build my-filter",
+            "plugin test --watch --update",
+            "plugin push order-number --activate --grant --url http://127.0.0.1:1 --key 0123456789abcdef",
+            "plugin push --bundled redact --key 0123456789abcdef",
             "key revoke 01890a5d-ac96-774b-bcce-b302099a8057",
         ] {
             let words = std::iter::once("kero").chain(line.split(' '));

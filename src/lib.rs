@@ -43,11 +43,14 @@
 //!    acknowledged to WhatsApp.
 //! 2. **gateway/events** commits it to the journal. Only then is it acknowledged: what was not committed is delivered
 //!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
-//! 3. The *fan-out* takes pending events in order, gives each the instance's next sequence number and writes one delivery
-//!    row per endpoint that wants it, in one commit.
-//! 4. **gateway/delivery** posts the deliveries of each chat in order: guarded against private addresses, signed
-//!    (Kero-Kero's headers and Standard Webhooks), retried for days, then dead. A breaker leaves alone what only fails,
-//!    and slow endpoints use places of their own, so that they hold up nobody else.
+//! 3. The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
+//!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own). Then verdict, changed
+//!    data, the hooks' staged writes and sends, the instance's next sequence number and one delivery row per endpoint that
+//!    wants it are one commit.
+//! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
+//!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
+//!    retried for days, then dead. A breaker leaves alone what only fails, and slow endpoints use places of their own, so
+//!    that they hold up nobody else.
 //! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something; the streams
 //!    (`…/events/stream`, `…/ws`) follow it. They are woken by the fan-out and read from the database, so a slow reader
 //!    costs one part of memory and misses nothing.
@@ -61,8 +64,8 @@
 //! | `domain` | words and rules: ids, addresses, content, states, events, retry, faults; no I/O, no async | nobody | |
 //! | `store` | the database: entities, queries by aggregate, the grouping writer, encryption at rest | domain | `sea-orm` |
 //! | `whatsapp` | the client library behind our words: link, outbound, inbound, device store | domain, store | `whatsapp-rust` |
-//! | `gateway` | what Kero does, in the order of the data flow | domain, store, whatsapp | `redis` (in `queue`) |
-//! | `hooks` | runs WASM hooks in a sandbox; nobody calls it yet, its tests apart | domain | `wasmtime` |
+//! | `hooks` | runs WebAssembly guests: limits, grants, chains; capabilities are traits | domain | `wasmtime` |
+//! | `gateway` | what Kero does, in the order of the data flow | domain, hooks, store, whatsapp | `redis` (in `queue`) |
 //! | `api` | HTTP; the OpenAPI document is generated from its handlers | domain, store, gateway, telemetry | `poem` |
 //! | `simulator` | a simulated WhatsApp that speaks the real protocol | nobody | |
 //! | `telemetry` | log and metrics | nobody | `tracing-subscriber`, the exporter |
@@ -89,6 +92,8 @@
 //! - **An instance has one owner.** Every write for it carries the owner's epoch; a process that lost the instance cannot
 //!   write for it. The data folder is locked as long as a process runs.
 //! - **A store command that cannot succeed fails alone**, not the group that it was committed with.
+//! - **A hook has no effect of its own.** What it writes and sends is committed with its verdict or not at all; each event
+//!   has one stored verdict.
 //! - **No sleeping retries.** A wait is a due time in a row; nothing is lost when the process ends meanwhile.
 //! - **A phone number, a hidden id (LID) and a JID are different things** and never stand in for each other.
 //! - **No panics, no `unwrap`** outside of tests; the lints of the workspace deny them.
@@ -111,6 +116,7 @@ mod demo;
 mod keys;
 mod lock;
 mod master_key;
+mod plugin;
 mod run;
 mod shutdown;
 mod simulation;

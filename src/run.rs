@@ -2,7 +2,7 @@
 
 use crate::cli::{Cli, Command, Serve, SpecVersion};
 use crate::config::{self, Config, Environment, Overrides};
-use crate::{boot, keys, shutdown, simulation};
+use crate::{boot, keys, plugin, shutdown, simulation};
 use anyhow::Context;
 use secrecy::ExposeSecret;
 use std::io::Write;
@@ -23,6 +23,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             SpecVersion::V3_0 => kero_api::SpecVersion::V3_0,
         })),
         Command::Migrate(place) => migrate(&load(&place.overrides())?).await,
+        Command::Plugin { command } => plugin::run(&load(&Overrides::default())?, command).await,
         Command::Key { command, place } => keys::run(&quiet(load(&place.overrides())?)?, command).await,
         Command::Demo(demo) => simulation::demo(load(&Overrides::default())?, demo).await,
         Command::Simulator(simulator) => simulation::alone(&load(&Overrides::default())?, simulator).await,
@@ -87,7 +88,7 @@ fn quiet(mut config: Config) -> anyhow::Result<Config> {
 }
 
 /// Writes to standard output; a reader that went away, as in `kero spec | head`, is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),

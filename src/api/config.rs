@@ -11,6 +11,8 @@ pub struct ApiConfig {
     pub admin_key_hash: Option<[u8; 32]>,
     /// The largest JSON body in bytes.
     pub max_body: usize,
+    /// The largest artefact of a plugin in bytes.
+    pub max_artefact: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take in all; longer than the gateway's synchronous send.
@@ -36,6 +38,7 @@ impl Default for ApiConfig {
         Self {
             admin_key_hash: None,
             max_body: 1024 * 1024,
+            max_artefact: 4 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(90),
             heartbeat: Duration::from_secs(15),

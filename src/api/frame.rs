@@ -3,6 +3,7 @@
 use crate::auth::Keys;
 use crate::cors::Cors;
 use crate::limits::Limits;
+use crate::plugin_form::MaxArtefact;
 use crate::problem;
 use crate::request_id::{HEADER, RequestId};
 use crate::stream::Tickets;
@@ -24,6 +25,7 @@ pub(crate) struct Frame {
     pub keys: Keys,
     pub tickets: Tickets,
     pub limits: Limits,
+    pub max_artefact: MaxArtefact,
     pub request_timeout: Duration,
     pub cors: Cors,
     pub shutting_down: CancellationToken,
@@ -44,6 +46,7 @@ impl Endpoint for Frame {
         request.set_data(self.keys.clone());
         request.set_data(self.tickets.clone());
         request.set_data(self.limits);
+        request.set_data(self.max_artefact);
 
         let mut response = match self.cors.preflight(&request) {
             Some(response) => response,

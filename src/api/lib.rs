@@ -30,6 +30,8 @@ mod limits;
 mod messages;
 mod page;
 mod pairing;
+mod plugin_form;
+mod plugins;
 mod problem;
 mod qr;
 mod queue;

@@ -20,7 +20,8 @@ impl Limits {
     /// Reads the whole body, or refuses it as too large or too slow.
     pub async fn read(self, request: &Request, body: &mut RequestBody) -> Result<Vec<u8>, Fault> {
         let announced = request.header(header::CONTENT_LENGTH).and_then(|text| text.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > DRAIN) {
+        let drain = DRAIN.max(self.max_body);
+        if announced.is_some_and(|length| length > drain) {
             return Err(self.too_large());
         }
         let body = body.take().map_err(|_| FaultCode::Internal)?;
@@ -31,7 +32,7 @@ impl Limits {
                 let chunk =
                     chunk.map_err(|_| Fault::new(FaultCode::BadRequest).with_detail("The body ended early."))?;
                 length += chunk.len();
-                if length > DRAIN {
+                if length > drain {
                     break;
                 }
                 if length <= self.max_body {

@@ -24,6 +24,10 @@ impl Position for JobId {
     const MARK: &'static str = "j";
 }
 
+impl Position for uuid::Uuid {
+    const MARK: &'static str = "u";
+}
+
 impl Position for DeliveryId {
     const MARK: &'static str = "d";
 }

@@ -15,6 +15,8 @@ use crate::jobs::JobsApi;
 use crate::limits::Limits;
 use crate::messages::MessagesApi;
 use crate::pairing::PairingApi;
+use crate::plugin_form::MaxArtefact;
+use crate::plugins::PluginsApi;
 use crate::queue::QueueApi;
 use crate::spec::{self, SpecVersion};
 use crate::stream::{StreamApi, Tickets};
@@ -36,6 +38,7 @@ type Operations = (
     DeliveriesApi,
     EventsApi,
     StreamApi,
+    PluginsApi,
     QueueApi,
     SystemApi,
 );
@@ -54,6 +57,7 @@ pub(crate) fn service(handle: &Handle, tickets: &Tickets, config: &ApiConfig) ->
         DeliveriesApi { handle: handle() },
         EventsApi { handle: handle(), tickets: tickets.clone() },
         StreamApi::new(handle(), config),
+        PluginsApi { handle: handle() },
         QueueApi { handle: handle() },
         SystemApi { handle: handle(), config: config.clone() },
     );
@@ -78,6 +82,7 @@ pub(crate) fn app(handle: Handle, config: ApiConfig) -> BoxEndpoint<'static> {
     Frame {
         inner: routes.boxed(),
         keys: Keys { handle, admin_key_hash: config.admin_key_hash, metrics_open: config.metrics_open },
+        max_artefact: MaxArtefact(config.max_artefact),
         tickets,
         limits: Limits { max_body: config.max_body, body_timeout: config.body_timeout },
         request_timeout: config.request_timeout,

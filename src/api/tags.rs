@@ -23,6 +23,8 @@ pub(crate) enum Tag {
     Deliveries,
     /// The journal of an instance's events, to read or to catch up.
     Events,
+    /// Hooks in WebAssembly between events and endpoints: upload, activate, watch.
+    Plugins,
     /// What waits.
     Queue,
     /// Health, metrics and the list of problems.

@@ -52,6 +52,7 @@ pub struct Config {
     pub events: Events,
     pub retention: Retention,
     pub delivery: Delivery,
+    pub hooks: Hooks,
     pub log: Log,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
@@ -194,6 +195,19 @@ pub struct Delivery {
     pub breaker_ceiling: Duration,
     #[serde(with = "humantime_serde")]
     pub disable_after: Duration,
+}
+
+/// Plugins.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    pub dist_dir: PathBuf,
+    pub max_artefact: usize,
+    #[serde(with = "humantime_serde")]
+    pub compile_timeout: Duration,
+    pub workers: usize,
+    #[serde(with = "humantime_serde")]
+    pub keep_calls: Duration,
 }
 
 /// The log on standard error.

@@ -56,6 +56,16 @@ pub fn validate(config: &Config) -> Vec<String> {
         "http.cors_origins: each must be \"*\" or an origin like https://app.example.org",
     );
 
+    let hooks = &config.hooks;
+    check(hooks.max_artefact >= 4096, "hooks.max_artefact: must be 4096 or more");
+    check(hooks.max_artefact <= 32 << 20, "hooks.max_artefact: must be 33554432 (32 MiB) or less");
+    check(!hooks.compile_timeout.is_zero(), "hooks.compile_timeout: must be longer than zero");
+    check(
+        hooks.compile_timeout < http.request_timeout,
+        "hooks.compile_timeout: must be shorter than http.request_timeout, or an upload loses its answer",
+    );
+    check((2..=256).contains(&hooks.workers), "hooks.workers: must be 2 to 256; one is always left for short calls");
+
     check(config.database.readers >= 1, "database.readers: must be 1 or more");
     check(config.database.writers >= 1, "database.writers: must be 1 or more");
     check(

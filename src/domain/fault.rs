@@ -52,6 +52,10 @@ faults! {
     EventNotFound = "event-not-found", 404, Caller, "There is no such event, or it is no longer kept.";
     DeadLetterNotFound = "dead-letter-not-found", 404, Caller, "There is no such dead letter.";
     QrNotAvailable = "qr-not-available", 404, Caller, "There is no QR code to show.";
+    PluginNotFound = "plugin-not-found", 404, Caller, "There is no such plugin.";
+    PluginVersionNotFound = "plugin-version-not-found", 404, Caller, "The plugin has no such version.";
+    PluginInvalid = "plugin-invalid", 422, Caller, "The plugin cannot be run.";
+    PluginTestsFailed = "plugin-tests-failed", 422, Caller, "The plugin does not pass its own test cases.";
     RecipientNotOnWhatsApp = "recipient-not-on-whatsapp", 422, Permanent, "The phone number is not on WhatsApp.";
     MethodNotAllowed = "method-not-allowed", 405, Caller, "This path does not take that method.";
     NotAcceptable = "not-acceptable", 406, Caller, "None of the accepted media types can be given.";
@@ -63,6 +67,11 @@ faults! {
     EndpointLimit = "endpoint-limit", 409, Caller, "There are as many endpoints as there may be; delete one first.";
     CorrelationIdTaken = "correlation-id-taken", 409, Caller, "Another job of this instance has this correlation id.";
     SendInProgress = "send-in-progress", 409, Transient, "A send with this idempotency key is still running.";
+    PluginVersionExists = "plugin-version-exists", 409, Caller, "The plugin has another artefact or manifest of this version.";
+    PluginGrantsMissing = "plugin-grants-missing", 409, Caller, "The plugin asks for more than it was given.";
+    PluginConfigInvalid = "plugin-config-invalid", 409, Caller, "The plugin's settings do not fit its schema; set them first.";
+    PluginNotActive = "plugin-not-active", 409, Caller, "No version of the plugin is active.";
+    PluginFileMissing = "plugin-file-missing", 409, Permanent, "A file that the plugin needs was not built.";
     JobNotCancellable = "job-not-cancellable", 409, Caller, "The job has already begun or ended.";
     JobNotMovable = "job-not-movable", 409, Caller, "The job has already begun or ended, or a request waits for it.";
     JobCancelled = "job-cancelled", 409, Caller, "The job was cancelled before it began.";

@@ -35,6 +35,7 @@ impl Gateway {
         if !self.store().replay_delivery(instance.pk, delivery).await.map_err(fault)? {
             return Err(FaultCode::DeliveryNotFound.into());
         }
+        self.inner.hooks.replayed(self, instance.pk);
         let found = self.delivery(id, delivery).await?;
         self.inner.delivery.due(vec![found.0.endpoint]);
         Ok(found)

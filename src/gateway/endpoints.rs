@@ -351,6 +351,7 @@ impl Gateway {
             let replay = Replay { endpoint: id, instance_pk, since, until, events: range.events.clone() };
             done.replayed += self.store().replay_dead(&replay).await.map_err(fault)?;
             done.missed += self.deliver_missed(&endpoint, &replay).await.map_err(fault)?;
+            self.inner.hooks.replayed(self, instance_pk);
             self.inner.delivery.due(vec![id]);
         }
         Ok(done)

@@ -12,6 +12,7 @@ mod endpoints;
 mod errors;
 pub mod events;
 mod health;
+pub mod hooks;
 pub mod instances;
 pub mod intake;
 mod load;
@@ -26,6 +27,7 @@ pub use delivery::{BreakerConfig, DeliveryConfig, Sampled};
 pub use endpoints::{EndpointSettings, ReplayRange, Replayed, WithSecret};
 pub use events::{Ended, EventPage, Follow, Follower};
 pub use health::{Health, RedisHealth};
+pub use hooks::HooksConfig;
 pub use instances::{CreateInstance, PairCode, QrCode, StatusView, UpdateInstance};
 pub use intake::{SendReply, SendRequest};
 pub use load::Rates;
@@ -58,6 +60,7 @@ pub struct GatewayConfig {
     pub reach_out_limit: Duration,
     pub retry: Schedule,
     pub delivery: DeliveryConfig,
+    pub hooks: HooksConfig,
     /// Keep each message as WhatsApp sent it beside its event.
     pub keep_raw: bool,
     pub redis_url: Option<SecretString>,
@@ -118,6 +121,7 @@ pub(crate) struct Inner {
     pub fanout: events::FanOutHandle,
     pub feed: events::Feed,
     pub delivery: delivery::DeliveryHandle,
+    pub hooks: hooks::Hooks,
     pub queue: Arc<dyn queue::Queue>,
     pub load: load::Load,
     pub paused: AtomicBool,
@@ -135,6 +139,8 @@ impl Gateway {
         kero_whatsapp::check_url(config.link.url.as_deref())?;
         let (fanout, fanout_inbox) = events::channel();
         let (delivery, delivery_inbox) = delivery::channel(&config.delivery).map_err(StartError::Http)?;
+        let http = delivery::guard::client(&config.delivery).map_err(StartError::Http)?;
+        let hooks = hooks::Hooks::new(config.hooks.clone(), http, store.derived_key("compiled hooks"));
         let queue = queue::build(&config).map_err(StartError::Redis)?;
         let gateway = Self {
             inner: Arc::new(Inner {
@@ -143,6 +149,7 @@ impl Gateway {
                 fanout,
                 feed: events::Feed::default(),
                 delivery,
+                hooks,
                 queue,
                 load: load::Load::default(),
                 paused: AtomicBool::new(config.queue_paused),
@@ -157,6 +164,8 @@ impl Gateway {
         };
         // A synchronous job whose request died with the last process still owes its caller an end.
         gateway.store().release_orphaned_sync_jobs().await?;
+        // before anything is fanned out: an event must not go by a hook that is not in place yet
+        hooks::load(&gateway).await?;
         load::count(&gateway).await?;
         let spawn = |task| {
             gateway.inner.tasks.spawn(task);
@@ -165,6 +174,7 @@ impl Gateway {
         spawn(boxed(delivery::run(gateway.clone(), delivery_inbox)));
         spawn(boxed(queue::read(gateway.clone())));
         spawn(boxed(queue::tend(gateway.clone())));
+        spawn(boxed(hooks::tend(gateway.clone())));
         spawn(boxed(retention::run(gateway.clone())));
         instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));

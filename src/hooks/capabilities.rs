@@ -68,8 +68,8 @@ pub trait SendQuota: Send + Sync {
     /// Messages to `chat` that are left in the current minute of `per_minute`. Staged ones are not counted yet.
     async fn left(&self, scope: &Scope, chat: &str, per_minute: u32) -> u32;
 
-    /// Whether `chat` is an address that a message can go to; the text says what is wrong.
-    fn check_chat(&self, chat: &str) -> Result<(), String>;
+    /// Whether `chat` is an address that this text can go to; what is said is what is wrong.
+    fn check(&self, chat: &str, text: &str) -> Result<(), String>;
 }
 
 /// Both clocks that guests see.

@@ -88,59 +88,80 @@ pub fn load(dir: &Path) -> Result<Vec<Case>, CaseError> {
 }
 
 fn read(dir: &Path) -> Result<Case, CaseError> {
-    let envelope: Envelope = required(&dir.join("event.json"))?;
-    let at = envelope.timestamp.saturating_mul(1000);
-    let event = crate::event::Event::new(envelope.id, envelope.event, envelope.instance_id, at, &envelope.data)
-        .caused_by(envelope.caused_by);
-    let standard = || {
-        let body = serde_json::json!({
-            "event": envelope.event, "instance_id": event.instance, "timestamp": envelope.timestamp, "data": envelope.data,
-            "id": event.id, "seq": 1, "schema": kero_domain::event::SCHEMA,
-        });
-        Request {
-            method: "POST".to_owned(),
-            path: "/hook".to_owned(),
-            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-            body: body.to_string().into_bytes(),
-        }
-    };
-    let expect = match (optional::<Value>(&dir.join("verdict.json"))?, std::fs::read_to_string(dir.join("error.txt"))) {
-        (Some(verdict), Err(_)) => Expect::Verdict(verdict),
-        (None, Ok(text)) => Expect::Error(text),
-        (None, Err(_)) => Expect::Unwritten,
-        (Some(_), Ok(_)) => {
-            return Err(CaseError {
-                file: dir.display().to_string(),
-                why: "has both verdict.json and error.txt".to_owned(),
-            });
-        }
-    };
-    Ok(Case {
-        name: dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        data: event.data.clone(),
-        config: optional(&dir.join("config.json"))?.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
-        grants: optional(&dir.join("grants.json"))?,
-        kv: optional(&dir.join("kv.json"))?.unwrap_or_default(),
-        http: optional(&dir.join("http.json"))?.unwrap_or_default(),
-        request: optional(&dir.join("request.json"))?.unwrap_or_else(standard),
-        response: optional(&dir.join("response.json"))?,
-        dir: dir.to_owned(),
-        event,
-        expect,
-    })
-}
-
-fn required<T: DeserializeOwned>(path: &Path) -> Result<T, CaseError> {
-    optional(path)?.ok_or_else(|| CaseError { file: path.display().to_string(), why: "is not there".to_owned() })
-}
-
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CaseError> {
-    match std::fs::read(path) {
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut case = Case::of(&name, |file| match std::fs::read(dir.join(file)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CaseError { file: path.display().to_string(), why: error.to_string() }),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| CaseError { file: path.display().to_string(), why: error.to_string() }),
+        Err(error) => Err(error.to_string()),
+        Ok(bytes) => Ok(Some(bytes)),
+    })
+    .map_err(|error| CaseError { file: dir.join(error.file).display().to_string(), why: error.why })?;
+    case.dir = dir.to_owned();
+    Ok(case)
+}
+
+/// A file of a case, if it is there.
+struct Files<F>(F);
+
+impl<F: Fn(&str) -> Result<Option<Vec<u8>>, String>> Files<F> {
+    fn bytes(&self, file: &str) -> Result<Option<Vec<u8>>, CaseError> {
+        (self.0)(file).map_err(|why| CaseError { file: file.to_owned(), why })
+    }
+
+    fn json<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, CaseError> {
+        let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes);
+        let wrong = |error: serde_json::Error| CaseError { file: file.to_owned(), why: error.to_string() };
+        self.bytes(file)?.map(read).transpose().map_err(wrong)
+    }
+}
+
+impl Case {
+    /// A case from its files by name. Errors name the file.
+    pub fn of(name: &str, file: impl Fn(&str) -> Result<Option<Vec<u8>>, String>) -> Result<Self, CaseError> {
+        let files = Files(file);
+        let envelope: Envelope = files
+            .json("event.json")?
+            .ok_or_else(|| CaseError { file: "event.json".to_owned(), why: "is not there".to_owned() })?;
+        let at = envelope.timestamp.saturating_mul(1000);
+        let event = crate::event::Event::new(envelope.id, envelope.event, envelope.instance_id, at, &envelope.data)
+            .caused_by(envelope.caused_by);
+        let error = files.bytes("error.txt")?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let expect = match (files.json::<Value>("verdict.json")?, error) {
+            (Some(verdict), None) => Expect::Verdict(verdict),
+            (None, Some(text)) => Expect::Error(text),
+            (None, None) => Expect::Unwritten,
+            (Some(_), Some(_)) => {
+                let why = "is there, and so is verdict.json".to_owned();
+                return Err(CaseError { file: "error.txt".to_owned(), why });
+            }
+        };
+        let request = files.json("request.json")?;
+        Ok(Self {
+            name: name.to_owned(),
+            data: event.data.clone(),
+            config: files.json("config.json")?.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            grants: files.json("grants.json")?,
+            kv: files.json("kv.json")?.unwrap_or_default(),
+            http: files.json("http.json")?.unwrap_or_default(),
+            request: request.unwrap_or_else(|| standard(&event, &envelope.data)),
+            response: files.json("response.json")?,
+            dir: PathBuf::new(),
+            event,
+            expect,
+        })
+    }
+}
+
+/// The request that the gateway would make for an event.
+fn standard(event: &crate::event::Event, data: &Value) -> Request {
+    let body = serde_json::json!({
+        "event": event.kind, "instance_id": event.instance, "timestamp": event.at / 1000, "data": data,
+        "id": event.id, "seq": 1, "schema": kero_domain::event::SCHEMA,
+    });
+    Request {
+        method: "POST".to_owned(),
+        path: "/hook".to_owned(),
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: body.to_string().into_bytes(),
     }
 }
 

@@ -83,6 +83,10 @@ impl Bench {
         Ok(Self { compiled: compiled.map_err(|source| TestError::Compile { entry, source })?, manifest })
     }
 
+    pub fn new(manifest: Manifest, compiled: Compiled) -> Self {
+        Self { manifest, compiled }
+    }
+
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -61,4 +61,7 @@ pub struct StagedSend {
     pub chat: String,
     pub text: String,
     pub reply_to: Option<String>,
+    /// The quota in force, which is checked once more when the send is committed.
+    #[serde(skip)]
+    pub per_minute: u32,
 }

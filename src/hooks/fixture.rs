@@ -125,14 +125,23 @@ impl HttpFetch for Fixture {
     }
 }
 
+/// Whether a text can be sent to a chat; what is said is what is wrong.
+pub fn sendable(chat: &str, text: &str) -> Result<(), String> {
+    let address = kero_domain::Address::parse(chat).map_err(|error| error.to_string())?;
+    if matches!(address, kero_domain::Address::Broadcast(_)) {
+        return Err("a broadcast list cannot be written to".to_owned());
+    }
+    kero_domain::Content::text(text).validate().map_err(|error| error.to_string())
+}
+
 #[async_trait]
 impl SendQuota for Fixture {
     async fn left(&self, _: &Scope, _: &str, per_minute: u32) -> u32 {
         self.send_left.unwrap_or(per_minute)
     }
 
-    fn check_chat(&self, chat: &str) -> Result<(), String> {
-        kero_domain::Address::parse(chat).map(|_| ()).map_err(|error| error.to_string())
+    fn check(&self, chat: &str, text: &str) -> Result<(), String> {
+        sendable(chat, text)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::hook::Hook;
 use crate::host::log::LogLine;
 use crate::policy::{Policy, Step, step};
-use crate::verdict::{Judgement, Request, Response};
+use crate::verdict::{Judgement, Request, Response, Verdict};
 use crate::work::{Answer, Question, Work};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -244,7 +244,7 @@ impl Walk {
             let failed = match answer {
                 Ok(answer) => {
                     hook.breaker().record(self.now(), false);
-                    self.record(hook, word(&answer), None, cost, logs);
+                    self.record(hook, word(&answer), reason(&answer), cost, logs);
                     self.effects.append(effects);
                     self.tries.remove(hook.name().as_str());
                     return Part::Answered(answer);
@@ -294,6 +294,16 @@ impl Walk {
         if let (Some(refused), Some(record)) = (refused, self.records.last_mut()) {
             record.note = Some(refused);
         }
+    }
+}
+
+/// Why a hook ended something, in its own words.
+fn reason(answer: &Answer) -> Option<String> {
+    match answer {
+        Answer::Verdict(Verdict::Drop { reason }) | Answer::Judgement(Judgement::Dead { reason }) => {
+            (!reason.is_empty()).then(|| reason.clone())
+        }
+        _ => None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::deliveries;
 use crate::entity::events::{Column, Entity, Model};
+use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
-use crate::{Store, StoreError};
+use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 const PENDING: i16 = 0;
 const DONE: i16 = 1;
 const DROPPED: i16 = 2;
+const DEAD: i16 = 3;
 
 /// An event in the journal.
 #[derive(Debug, Clone)]
@@ -35,6 +37,10 @@ pub struct Event {
     pub message_id: Option<String>,
     pub data: Json,
     pub request_id: Option<String>,
+    /// `None` where no hook was called.
+    pub verdict: Option<Verdict>,
+    /// `plugin/kind` of hooks that failed and were passed by.
+    pub hook_errors: Option<String>,
 }
 
 /// What the transform hooks said of an event.
@@ -45,8 +51,30 @@ pub enum Verdict {
     Drop,
     /// With other data.
     Replace,
-    /// To other endpoints than those that asked for it.
+    /// To some of the endpoints that asked for it.
     Route,
+    /// A hook failed on it: it takes no number and is not shown, its deliveries are dead, and
+    /// [`Store::replay_delivery`] has its hooks called again.
+    Dead,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Replace => "replace",
+            Self::Route => "route",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn of(text: &str) -> Result<Self, StoreError> {
+        [Self::Pass, Self::Drop, Self::Replace, Self::Route, Self::Dead]
+            .into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or(StoreError::Corrupt("verdict"))
+    }
 }
 
 /// The end of an event's fan-out.
@@ -57,6 +85,19 @@ pub struct FanOut {
     /// Replaces the event's data.
     pub data: Option<Json>,
     pub deliveries: Vec<NewDelivery>,
+    /// `None` when no hook was called.
+    pub hooked: Option<Box<Hooked>>,
+}
+
+/// What a fan-out made.
+#[derive(Debug, Clone, Default)]
+pub struct FannedOut {
+    /// The (row, number) of each event that has one, in order.
+    pub numbers: Vec<(i64, i64)>,
+    /// The sends of hooks that were accepted with it.
+    pub jobs: Vec<Job>,
+    /// Plugins that had used up their quota, once for each message that was left out.
+    pub over_quota: Vec<String>,
 }
 
 /// A delivery to write with the fan-out.
@@ -207,18 +248,41 @@ impl Store {
         Ok(self.read_events(row.into_iter().collect()).await?.pop())
     }
 
-    /// Ends the fan-out of events, in one transaction: verdict, data, number and deliveries. Numbers go up in the
-    /// order of `items` without gaps; dropped events take none, and events that were fanned out before are left as
-    /// they are. The (row, number) of each event that has one. Fenced.
-    pub async fn fan_out(
+    /// Ends the fan-out of events, in one transaction: verdict, data, number, deliveries, and what hooks left. Numbers
+    /// go up in the order of `items` without gaps; dropped and dead events take none, and events that were fanned out
+    /// before are left as they are. Fenced.
+    pub async fn fan_out(&self, instance_pk: i64, epoch: i64, items: Vec<FanOut>) -> Result<FannedOut, StoreError> {
+        let mut staged = Vec::with_capacity(items.len());
+        for item in items {
+            let sends = match &item.hooked {
+                Some(hooked) => self.staged_sends(&hooked.sends).await?,
+                None => Vec::new(),
+            };
+            staged.push((item, sends));
+        }
+        let fence = Some(Fence { pk: instance_pk, epoch });
+        let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items: staged, answer }));
+        self.submit(instance_pk, fence, self.configured(), op).await
+    }
+
+    /// (row, order key) of events that wait for their fan-out, in order, behind a row.
+    pub async fn pending_lines(
         &self,
         instance_pk: i64,
-        epoch: i64,
-        items: Vec<FanOut>,
-    ) -> Result<Vec<(i64, i64)>, StoreError> {
-        let fence = Some(Fence { pk: instance_pk, epoch });
-        let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items, answer }));
-        self.submit(instance_pk, fence, self.configured(), op).await
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        let sql = "SELECT pk, order_key FROM events WHERE instance_pk = $1 AND fanout = 0 AND pk > $2
+                   ORDER BY pk LIMIT $3";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.reader().all(sql, values![instance_pk, after, limit]).await?;
+        rows.iter().map(|row| Ok((row.try_get("", "pk")?, row.try_get("", "order_key")?))).collect()
+    }
+
+    /// Those of these events that wait for their fan-out, in order.
+    pub async fn pending_events_of(&self, instance_pk: i64, rows: &[i64]) -> Result<Vec<Event>, StoreError> {
+        let find = pending(instance_pk).filter(Column::Pk.is_in(rows.iter().copied()));
+        self.read_events(find.all(self.reader()).await?).await
     }
 
     pub(crate) async fn read_events(&self, rows: Vec<Model>) -> Result<Vec<Event>, StoreError> {
@@ -239,6 +303,8 @@ impl Store {
                 message_id: row.message_id,
                 data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
                 request_id: row.request_id,
+                verdict: row.verdict.as_deref().map(Verdict::of).transpose()?,
+                hook_errors: row.hook_errors,
             });
         }
         Ok(events)
@@ -248,8 +314,9 @@ impl Store {
 /// The command that ends the fan-out of one instance's events.
 pub(crate) struct Spread {
     instance_pk: i64,
-    items: Vec<FanOut>,
-    pub answer: Answer<Vec<(i64, i64)>>,
+    /// With the sends of its hooks, ready for the transaction.
+    items: Vec<(FanOut, Vec<Staged>)>,
+    pub answer: Answer<FannedOut>,
 }
 
 /// An event that waits for its fan-out.
@@ -258,51 +325,82 @@ struct Waiting {
     instance_pk: i64,
     kind: EventKind,
     order_key: String,
+    /// It was dead, and its hooks were called again.
+    revived: bool,
+}
+
+/// An event of a spread that waits, in the order of the items.
+struct Taken<'a> {
+    item: &'a FanOut,
+    staged: &'a [Staged],
+    event: Waiting,
+}
+
+impl Taken<'_> {
+    /// Takes a number and is shown.
+    fn is_shown(&self) -> bool {
+        !matches!(self.item.verdict, Verdict::Drop | Verdict::Dead)
+    }
+
+    fn state(&self) -> i16 {
+        match self.item.verdict {
+            Verdict::Drop => DROPPED,
+            Verdict::Dead => DEAD,
+            Verdict::Pass | Verdict::Replace | Verdict::Route => DONE,
+        }
+    }
 }
 
 /// Runs the fan-outs of a group as one.
 pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), StoreError> {
-    let rows: Vec<i64> = spreads.iter().flat_map(|spread| spread.items.iter().map(|item| item.event_row)).collect();
+    let rows: Vec<i64> =
+        spreads.iter().flat_map(|spread| spread.items.iter().map(|(item, _)| item.event_row)).collect();
     let (mut waiting, numbered) = if rows.is_empty() { Default::default() } else { read_waiting(tx, rows).await? };
     // an event that is there twice is taken once
-    let plans: Vec<(i64, Vec<(&FanOut, Waiting)>)> = spreads
+    let plans: Vec<(i64, Vec<Taken<'_>>)> = spreads
         .iter()
         .map(|spread| {
             let mut take =
                 |item: &FanOut| waiting.remove(&item.event_row).filter(|event| event.instance_pk == spread.instance_pk);
-            let items = spread.items.iter().filter_map(|item| take(item).map(|event| (item, event))).collect();
-            (spread.instance_pk, items)
+            let items = spread.items.iter();
+            let taken = items.filter_map(|(item, staged)| take(item).map(|event| Taken { item, staged, event }));
+            (spread.instance_pk, taken.collect())
         })
         .collect();
     let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
     for (pk, items) in &plans {
-        let shown = items.iter().filter(|(item, _)| item.verdict != Verdict::Drop).count() as i64;
-        *counts.entry(*pk).or_default() += shown;
+        *counts.entry(*pk).or_default() += items.iter().filter(|taken| taken.is_shown()).count() as i64;
     }
     let mut next = take_numbers(tx, counts).await?;
 
-    let (mut values, mut deliveries, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-    for (pk, items) in plans {
+    let (mut values, mut answers) = (Vec::new(), Vec::new());
+    let (mut deliveries, mut dead) = (Vec::new(), Vec::new());
+    for (pk, items) in &plans {
         let mut numbers = Vec::new();
-        for (item, event) in items {
-            let dropped = item.verdict == Verdict::Drop;
-            let number = match next.get_mut(&pk) {
-                Some(seq) if !dropped => {
+        for taken in items {
+            let (item, event) = (taken.item, &taken.event);
+            let number = match next.get_mut(pk) {
+                Some(seq) if taken.is_shown() => {
                     *seq += 1;
                     Some(*seq - 1)
                 }
                 _ => None,
             };
             numbers.extend(number.map(|number| (item.event_row, number)));
-            let data = item.data.clone().map(|data| seal(&tx.sealer, pk, event.id, data)).transpose()?;
-            values.extend(values![item.event_row, number, if dropped { DROPPED } else { DONE }, data]);
-            deliveries.extend(item.deliveries.iter().filter(|_| !dropped).map(|delivery| deliveries::Row {
+            let data = item.data.clone().map(|data| seal(&tx.sealer, *pk, event.id, data)).transpose()?;
+            values.extend(values![item.event_row, number, taken.state(), data]);
+            let rows = item.deliveries.iter().map(|delivery| deliveries::Row {
                 event_pk: item.event_row,
-                instance_pk: pk,
+                instance_pk: *pk,
                 order_key: event.order_key.clone(),
                 kind: event.kind,
                 delivery: delivery.clone(),
-            }));
+            });
+            match item.verdict {
+                Verdict::Drop => {}
+                Verdict::Dead => dead.extend(rows),
+                Verdict::Pass | Verdict::Replace | Verdict::Route => deliveries.extend(rows),
+            }
         }
         answers.push(numbers);
     }
@@ -317,22 +415,83 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
         );
         tx.db.run(sql, values).await?;
     }
+    take_up(tx, &plans, &mut deliveries, &mut dead).await?;
+    if !dead.is_empty() {
+        deliveries::insert(tx, &dead, deliveries::Trigger::Event).await?;
+        deliveries::kill(tx, &dead).await?;
+    }
     deliveries::insert(tx, &deliveries, deliveries::Trigger::Event).await?;
-    for (spread, mut numbers) in spreads.into_iter().zip(answers) {
-        let before =
-            spread.items.iter().filter_map(|item| numbered.get(&item.event_row).map(|seq| (item.event_row, *seq)));
-        numbers.extend(before);
+    let sent = leave_hooked(tx, &plans).await?;
+    drop(plans);
+    for ((spread, mut numbers), sent) in spreads.into_iter().zip(answers).zip(sent) {
+        let rows = spread.items.iter().map(|(item, _)| item.event_row);
+        numbers.extend(rows.filter_map(|row| numbered.get(&row).map(|seq| (row, *seq))));
         numbers.sort_unstable();
-        spread.answer.set(numbers);
+        spread.answer.set(FannedOut { numbers, jobs: sent.jobs, over_quota: sent.over_quota });
     }
     Ok(())
+}
+
+/// The dead deliveries of events whose hooks were called again make room for the new ones, which keep their ids:
+/// somebody may be looking for them.
+async fn take_up(
+    tx: &Tx,
+    plans: &[(i64, Vec<Taken<'_>>)],
+    deliveries: &mut [deliveries::Row],
+    dead: &mut [deliveries::Row],
+) -> Result<(), StoreError> {
+    let taken = plans.iter().flat_map(|(_, items)| items).filter(|taken| taken.event.revived);
+    let revived: Vec<i64> = taken.map(|taken| taken.item.event_row).collect();
+    if revived.is_empty() {
+        return Ok(());
+    }
+    let known = deliveries::take_dead(tx, &revived).await?;
+    for row in deliveries.iter_mut().chain(dead) {
+        if let Some(id) = known.get(&(row.event_pk, row.delivery.endpoint)) {
+            row.delivery.id = *id;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what hooks said of events, and what they left with them; for each plan what came of the sends.
+async fn leave_hooked(tx: &Tx, plans: &[(i64, Vec<Taken<'_>>)]) -> Result<Vec<Sent>, StoreError> {
+    let mut sent = Vec::with_capacity(plans.len());
+    let (mut values, mut count) = (Vec::new(), 0);
+    for (pk, items) in plans {
+        let mut mine = Sent::default();
+        let mut calls: Vec<(i64, &NewHookCall)> = Vec::new();
+        for Taken { item, staged, event } in items {
+            if item.hooked.is_none() && !event.revived {
+                continue;
+            }
+            count += 1;
+            let errors = item.hooked.as_ref().and_then(|hooked| hooked.errors.clone());
+            values.extend(values![item.event_row, item.verdict.as_str(), errors]);
+            if let Some(hooked) = &item.hooked {
+                calls.extend(hooked.calls.iter().map(|call| (item.event_row, call)));
+                hook_calls::apply(tx, *pk, &hooked.kv, staged, &mut mine).await?;
+            }
+        }
+        hook_calls::insert_calls(tx, *pk, &calls).await?;
+        sent.push(mine);
+    }
+    if count > 0 {
+        let sql = format!(
+            "UPDATE events SET verdict = v.column2, hook_errors = v.column3 FROM (VALUES {}) AS v
+             WHERE events.pk = v.column1",
+            tuples(0, count, 3)
+        );
+        tx.db.run(sql, values).await?;
+    }
+    Ok(sent)
 }
 
 /// Of these events: those that wait, and the numbers of those that do not.
 async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>, HashMap<i64, i64>), StoreError> {
     let (mut waiting, mut numbered) = (HashMap::new(), HashMap::new());
     let sql = format!(
-        "SELECT pk, id, instance_pk, kind, order_key, fanout, seq FROM events WHERE pk IN ({})",
+        "SELECT pk, id, instance_pk, kind, order_key, fanout, seq, verdict FROM events WHERE pk IN ({})",
         placeholders(0, rows.len())
     );
     for row in tx.db.all(sql, rows.into_iter().map(Value::from).collect()).await? {
@@ -343,6 +502,7 @@ async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>,
                 instance_pk: row.try_get("", "instance_pk")?,
                 kind: word("event kind", &row.try_get::<String>("", "kind")?)?,
                 order_key: row.try_get("", "order_key")?,
+                revived: row.try_get::<Option<String>>("", "verdict")?.is_some(),
             };
             waiting.insert(pk, event);
         } else if let Some(seq) = row.try_get::<Option<i64>>("", "seq")? {

@@ -15,10 +15,13 @@ mod endpoints;
 mod entity;
 mod error;
 mod events;
+mod hook_calls;
 mod instances;
 mod jobs;
 mod journal;
 mod keys;
+mod kv;
+mod plugins;
 mod retention;
 mod seal;
 mod sql;
@@ -36,7 +39,8 @@ pub use deliveries::{
 };
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
-pub use events::{Event, FanOut, NewDelivery, Verdict};
+pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
+pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
 pub use jobs::{
     Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
@@ -44,6 +48,8 @@ pub use jobs::{
 };
 pub use journal::Reading;
 pub use keys::ApiKey;
+pub use kv::{KvChange, KvWrite};
+pub use plugins::{NewPluginVersion, Plugin, PluginChange, PluginVersion};
 pub use retention::{Keep, Pruned};
 pub use seal::MasterKey;
 pub use store::{Database, Durability, Store, StoreConfig, StoreStats};

@@ -66,6 +66,17 @@ impl MasterKey {
         Some(Self::from_bytes(bytes.as_slice().try_into().ok()?))
     }
 
+    /// A key that tells nothing of this one.
+    pub(crate) fn derived(&self, purpose: &str) -> [u8; 32] {
+        use sha2::{Digest, Sha256};
+        let mut hasher = Sha256::new();
+        hasher.update(b"kero derived key\0");
+        hasher.update(purpose.as_bytes());
+        hasher.update([0]);
+        hasher.update(*self.0);
+        hasher.finalize().into()
+    }
+
     /// The form in which a key file holds it.
     pub fn to_hex(&self) -> Zeroizing<String> {
         let mut text = String::with_capacity(64);

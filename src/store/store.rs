@@ -74,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) pools: [DatabaseConnection; 2],
     writers: Vec<mpsc::Sender<Pending>>,
     pub(crate) sealer: Sealer,
+    master_key: MasterKey,
     durability: Durability,
     counters: Arc<Counters>,
     poison: Arc<Poison>,
@@ -114,6 +115,7 @@ impl Store {
             pools: [writing, reading],
             writers,
             sealer,
+            master_key: config.master_key,
             durability: config.durability,
             counters,
             poison,
@@ -168,6 +170,11 @@ impl Store {
     /// [`StoreError::EpochLost`] until [`Store::take_ownership`], and its client must be torn down without a flush.
     pub fn on_poisoned(&self) -> broadcast::Receiver<i64> {
         self.inner.poison.subscribe()
+    }
+
+    /// A key for another purpose of this installation, made from the master key.
+    pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        self.inner.master_key.derived(purpose)
     }
 
     pub(crate) fn reader(&self) -> &Db {

@@ -34,6 +34,13 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_database_commits_total", Kind::Counter, "Transactions that were committed."),
     ("kero_database_statements_total", Kind::Counter, "Statements that were run, those that read included."),
     ("kero_redis_requests_total", Kind::Counter, "Round trips to Redis that the work queue made."),
+    ("kero_hooks_breaker_open", Kind::Gauge, "1 while a plugin is suspended after too many faults."),
+    ("kero_hooks_call_seconds", Kind::Histogram, "How long a hook's call took, by plugin."),
+    ("kero_hooks_calls_total", Kind::Counter, "Calls of hooks by plugin, version and outcome."),
+    ("kero_hooks_compile_seconds", Kind::Histogram, "How long plugins took to compile or to load."),
+    ("kero_hooks_host_calls_total", Kind::Counter, "Calls of plugins to the host."),
+    ("kero_hooks_memory_peak_bytes", Kind::Gauge, "The most memory that a plugin's last call had in use."),
+    ("kero_hooks_ticks_total", Kind::Counter, "Ticks of 5 ms in which a plugin's code ran."),
     ("kero_jobs_dead_total", Kind::Counter, "Sends that ended as failed."),
     (
         "kero_queue_polled_total",
@@ -59,6 +66,10 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
 
 /// Upper bounds of the histograms in seconds: from a local commit to a slow endpoint.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Those of a hook's call: from ten microseconds.
+const CALL_SECONDS: [f64; 13] =
+    [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0];
 
 /// The recorder cannot be installed.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +99,7 @@ pub fn install(version: &'static str) -> Result<Metrics, MetricsError> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("kero_hooks_call_seconds".to_owned()), &CALL_SECONDS)?
         .install_recorder()?;
     for (name, kind, text) in DESCRIPTIONS {
         match kind {

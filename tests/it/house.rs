@@ -65,6 +65,7 @@ fn rooms_inside_the_gateway_know_only_what_lies_before_them() {
         ("delivery", &["redis", "kero_whatsapp", "crate::worker", "crate::intake", "crate::instances"]),
         ("intake", &["redis", "reqwest", "kero_whatsapp", "crate::delivery"]),
         ("instances", &["redis", "reqwest", "crate::delivery"]),
+        ("hooks", &["redis", "kero_whatsapp"]),
     ];
     let gateway = root().join("src/gateway");
     for (room, words) in forbidden {

@@ -12,6 +12,7 @@ mod dead_letters;
 mod endpoints;
 mod foreign;
 mod guard;
+mod hooks;
 mod hostile;
 mod house;
 mod lifecycle;

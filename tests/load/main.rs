@@ -1,10 +1,11 @@
-//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async|deliver …`. They print rates,
+//! Benchmarks, each with its baseline in the same run and in turns: `tests/load/run sync|async|deliver|hooks …`. They print rates,
 //! CPU per piece of work and ratios; nothing here asserts a time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 mod asynchronous;
 mod bare;
 mod deliveries;
+mod hooks;
 mod stage;
 mod synchronous;
 
@@ -21,6 +22,8 @@ struct Arguments {
 enum Benchmark {
     /// Sequential synchronous sends over one connection, against a bare client that waits for each ack.
     Sync(Common),
+    /// Deliveries with no, one and ten hooks, and the API beside a plugin that spins.
+    Hooks(Common),
     /// Asynchronous sends to 64 chats an instance, against bare clients with as many sends in flight.
     Async {
         #[command(flatten)]
@@ -95,6 +98,7 @@ async fn main() {
     kero::boot::prepare_process();
     match Arguments::parse().benchmark {
         Benchmark::Sync(common) => synchronous::run(&common).await,
+        Benchmark::Hooks(common) => hooks::run(&common).await,
         Benchmark::Async { common, instances, in_flight, redis } => {
             asynchronous::run(&common, instances, in_flight, redis.as_deref()).await;
         }

@@ -12,6 +12,7 @@ pub(crate) mod members;
 pub(crate) mod message;
 pub(crate) mod pairing;
 pub(crate) mod payloads;
+pub(crate) mod plugin;
 pub(crate) mod queue;
 pub(crate) mod recipient;
 pub(crate) mod said;

@@ -91,6 +91,8 @@ mod tests {
             message_id: None,
             data,
             request_id: None,
+            verdict: None,
+            hook_errors: None,
         };
         let mut frame: Value = serde_json::from_str(&frame(event).text()).unwrap();
         let payload = frame["payload"].as_object_mut().unwrap();

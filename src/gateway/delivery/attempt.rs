@@ -4,9 +4,10 @@ use super::classify::{self, Verdict};
 use super::exchange::{self, Answer, Failure, Subject};
 use super::prepare::{self, Prepared};
 use super::timing::Timings;
+use crate::hooks::{self, Shaping};
 use crate::{Gateway, crash};
 use kero_domain::Timestamp;
-use kero_store::{Attempt, Delivery, DeliveryOutcome, StoreError, Trigger};
+use kero_store::{Attempt, Delivery, DeliveryOutcome, Hooked, StoreError, Trigger};
 use std::time::Duration;
 
 /// A try that was made and is to be recorded.
@@ -19,27 +20,70 @@ pub(super) struct Tried {
     pub took: Duration,
     attempt: Attempt,
     request: Option<Vec<u8>>,
+    /// What the hooks that judged it left.
+    judged: Option<Hooked>,
 }
 
-/// Makes a try. The schedule does not count a probe.
-pub(super) async fn run(gateway: &Gateway, delivery: &Delivery, probe: bool) -> Tried {
+/// What a try begins with.
+pub(super) enum Ready {
+    /// The request, and whether hooks shaped it just now.
+    Send(Prepared, bool),
+    /// A hook has to be called later; no try is made.
+    Wait(Timestamp),
+    /// Nothing is to be sent, and why.
+    Dead(String),
+}
+
+/// Prepares the request; delivery hooks shape it, once.
+pub(super) async fn ready(gateway: &Gateway, delivery: &Delivery) -> Ready {
+    let prepared = match prepare::prepare(&gateway.inner.delivery.config, delivery) {
+        Ok(prepared) => prepared,
+        Err(why) => return Ready::Dead(why.to_owned()),
+    };
+    match hooks::shape(gateway, delivery, &prepared).await {
+        None => Ready::Send(prepared, false),
+        Some(Shaping::Send(prepared)) => Ready::Send(prepared, true),
+        Some(Shaping::Wait { until }) => Ready::Wait(until),
+        Some(Shaping::Dead { why }) => Ready::Dead(why),
+    }
+}
+
+/// The end of a delivery that is not tried.
+pub(super) fn dead(delivery: &Delivery, why: String) -> Tried {
+    let outcome = Err(Failure { error: why, timings: Timings::default() });
+    let leads_to = DeliveryOutcome::Dead;
+    let attempt = attempt(delivery, delivery.trigger, Timestamp::now(), &outcome, leads_to);
+    measure(delivery, &outcome, leads_to);
+    let took = Duration::ZERO;
+    Tried { outcome: leads_to, success: false, gone: false, took, attempt, request: None, judged: None }
+}
+
+/// Makes a try. The schedule does not count a probe. `shaped`: the request is stored already.
+pub(super) async fn run(
+    gateway: &Gateway,
+    delivery: &Delivery,
+    prepared: Prepared,
+    shaped: bool,
+    probe: bool,
+) -> Tried {
     let handle = &gateway.inner.delivery;
     let at = Timestamp::now();
-    let (outcome, verdict, prepared) = match prepare::prepare(&handle.config, delivery) {
-        Ok(prepared) => {
-            let subject = Subject { event: delivery.event.id, request_id: delivery.event.request_id.as_deref() };
-            crash::point("before_post");
-            let outcome = exchange::exchange(handle, &delivery.endpoint, &prepared, subject, at).await;
-            crash::point("after_post");
-            let verdict = classify::classify(&outcome, Timestamp::now());
-            (outcome, verdict, Some(prepared))
-        }
-        Err(why) => (Err(Failure { error: why.to_owned(), timings: Timings::default() }), Verdict::Dead, None),
-    };
+    let subject = Subject { event: delivery.event.id, request_id: delivery.event.request_id.as_deref() };
+    crash::point("before_post");
+    let outcome = exchange::exchange(handle, &delivery.endpoint, &prepared, subject, at).await;
+    crash::point("after_post");
+    let mut verdict = classify::classify(&outcome, Timestamp::now());
+    let mut judged = None;
+    if let Ok(answer) = &outcome
+        && let Some((said, left)) = hooks::judge(gateway, delivery, &prepared, answer, verdict).await
+    {
+        (verdict, judged) = (said, Some(left));
+    }
     // from the first failure on the bytes are fixed, so that neither another version nor another setting changes them
-    let failed = matches!(verdict, Verdict::Retry { .. }) && delivery.request.is_none();
-    let request = prepared.as_ref().filter(|_| failed).map(Prepared::encode);
-    let gone = classify::is_gone(&outcome);
+    let failed = matches!(verdict, Verdict::Retry { .. }) && delivery.request.is_none() && !shaped;
+    let request = failed.then(|| prepared.encode());
+    // a hook may know that 410 means something else
+    let gone = classify::is_gone(&outcome) && matches!(verdict, Verdict::Retry { .. });
     // what the endpoint will not take any more waits for it in full
     let counts = !probe && !gone;
     let leads_to = schedule(handle.schedule(delivery), delivery, verdict, counts, Timestamp::now());
@@ -47,7 +91,7 @@ pub(super) async fn run(gateway: &Gateway, delivery: &Delivery, probe: bool) -> 
     let attempt = attempt(delivery, trigger, at, &outcome, leads_to);
     let took = Duration::from_millis(attempt.total_ms);
     measure(delivery, &outcome, leads_to);
-    Tried { outcome: leads_to, success: verdict == Verdict::Success, gone, took, attempt, request }
+    Tried { outcome: leads_to, success: verdict == Verdict::Success, gone, took, attempt, request, judged }
 }
 
 /// What a verdict leads to.
@@ -142,16 +186,23 @@ fn measure(delivery: &Delivery, outcome: &Result<Answer, Failure>, leads_to: Del
 
 /// Records a try, for as long as it takes. Unrecorded, it is made again after a restart, under the same `webhook-id`.
 pub(super) async fn record(gateway: Gateway, delivery: Delivery, tried: Tried) {
-    let Tried { outcome, attempt, request, .. } = tried;
+    let Tried { outcome, attempt, request, judged, .. } = tried;
     tracing::debug!(
         request_id = delivery.event.request_id, event = %delivery.event.id, kind = %delivery.event.kind, endpoint = %delivery.endpoint.id,
         attempt = attempt.n, status = attempt.http_status, error = attempt.error, total_ms = attempt.total_ms, "delivery attempt"
     );
     let mut tries = 0u64;
     let pk = delivery.event.instance_pk;
-    while let Err(error) =
-        gateway.store().record_attempt(pk, delivery.id, attempt.clone(), outcome, request.clone()).await
-    {
+    loop {
+        let (attempt, request) = (attempt.clone(), request.clone());
+        let recorded = match judged.clone() {
+            None => gateway.store().record_attempt(pk, delivery.id, attempt, outcome, request).await.map(drop),
+            Some(left) => {
+                let done = gateway.store().record_judged_attempt(&delivery, attempt, outcome, request, left).await;
+                done.map(|(jobs, over_quota)| hooks::took_sends(&gateway, &delivery, &jobs, &over_quota))
+            }
+        };
+        let Err(error) = recorded else { break };
         if gateway.inner.stopping.is_cancelled() || matches!(error, StoreError::NotFound | StoreError::Closed) {
             metrics::counter!("kero_delivery_unrecorded_total").increment(1);
             return;

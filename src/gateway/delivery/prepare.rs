@@ -58,12 +58,11 @@ pub(crate) fn plain(config: &DeliveryConfig, event: &Event) -> Prepared {
     if body.len() > config.max_payload {
         body = envelope(event, thin(config, event, body.len()));
     }
-    Prepared {
-        method: Method::POST,
-        url: None,
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        body: body.into(),
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    if let Some(errors) = &event.hook_errors {
+        headers.push((kero_hooks::policy::ERROR_HEADER.to_owned(), errors.clone()));
     }
+    Prepared { method: Method::POST, url: None, headers, body: body.into() }
 }
 
 fn envelope(event: &Event, data: serde_json::Value) -> Vec<u8> {
@@ -108,6 +107,8 @@ pub(super) mod tests {
             message_id: Some("3EB0".to_owned()),
             data,
             request_id: None,
+            verdict: None,
+            hook_errors: None,
         }
     }
 

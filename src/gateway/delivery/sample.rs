@@ -44,6 +44,8 @@ pub(crate) async fn send(gateway: &Gateway, endpoint: &Endpoint, id: InstanceId,
         message_id: None,
         data: data(kind, at),
         request_id: None,
+        verdict: None,
+        hook_errors: None,
     };
     let prepared = prepare::plain(&handle.config, &event);
     let subject = Subject { event: event.id, request_id: None };

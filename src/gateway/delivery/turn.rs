@@ -3,7 +3,7 @@
 //! A delivery goes out as soon as the one before it was taken, not when that is written down: after a crash both are
 //! repeated, in the same order. The turn ends when all of it is recorded, so that nobody claims the line before.
 
-use super::attempt;
+use super::attempt::{self, Ready};
 use super::breaker::Pass;
 use super::gate::{Gate, Health};
 use crate::Gateway;
@@ -59,6 +59,24 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
             end = TurnEnd::At(delivery.next_at);
             break;
         }
+        let (prepared, shaped) = match attempt::ready(gateway, &delivery).await {
+            Ready::Send(prepared, shaped) => (prepared, shaped),
+            Ready::Wait(until) => {
+                let held = gateway.store().hold_delivery(delivery.event.instance_pk, delivery.id, until).await;
+                if let Err(error) = held {
+                    tracing::warn!(delivery = %delivery.id, error = &error as &dyn std::error::Error, "a delivery could not be held");
+                }
+                end = TurnEnd::At(until);
+                break;
+            }
+            Ready::Dead(why) => {
+                let tried = attempt::dead(&delivery, why);
+                records.push(tokio::spawn(attempt::record(gateway.clone(), delivery, tried)));
+                continue;
+            }
+        };
+        // a hook takes its time
+        let now = Timestamp::now();
         let probe = match shared.gate(|gate| gate.enter(now)) {
             Pass::Go => false,
             Pass::Probe => true,
@@ -68,7 +86,7 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
             }
         };
         shared.since.store(now.0, Ordering::Relaxed);
-        let tried = attempt::run(gateway, &delivery, probe).await;
+        let tried = attempt::run(gateway, &delivery, prepared, shaped, probe).await;
         shared.since.store(0, Ordering::Relaxed);
         shared.took.store(i64::try_from(tried.took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let now = Timestamp::now();

@@ -11,7 +11,7 @@ pub use read::{Ended, EventPage, Follow, Follower};
 use crate::Gateway;
 use futures_util::FutureExt;
 use kero_domain::{DeliveryId, Timestamp};
-use kero_store::{Endpoint, Event, FanOut, NewDelivery, StoreError, Verdict};
+use kero_store::{Endpoint, Event, FanOut, FannedOut, NewDelivery, StoreError, Verdict};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,6 +114,14 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
 async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     loop {
         let done = async {
+            if gateway.inner.hooks.any() {
+                // an instance that is going, or not there yet: its events must not go by their hooks
+                let handle = gateway.inner.instances.by_pk(pk).ok_or(StoreError::EpochLost)?;
+                if gateway.inner.hooks.transform(&handle.id) {
+                    let endpoints = endpoints(gateway, pk).await?;
+                    return crate::hooks::fan_out(gateway, &handle, &endpoints).await;
+                }
+            }
             let pending = gateway.store().pending_events(pk, BATCH).await?;
             if pending.is_empty() {
                 return Ok(true);
@@ -123,10 +131,8 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
             let items: Vec<FanOut> = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
             let due: BTreeSet<_> = items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
             let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
-            let numbers = gateway.store().fan_out(pk, epoch, items).await?;
-            if let Some(newest) = numbers.iter().map(|(_, seq)| *seq).max() {
-                gateway.inner.feed.grew(pk, newest);
-            }
+            let done = gateway.store().fan_out(pk, epoch, items).await?;
+            tell_readers(gateway, pk, &done);
             gateway.inner.delivery.due(due.into_iter().collect());
             Ok::<_, StoreError>(pending.len() < usize::try_from(BATCH).unwrap_or(usize::MAX))
         };
@@ -142,7 +148,14 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     }
 }
 
-/// Which endpoints get an event. Hooks will stand here.
+/// Wakes those who follow the instance's events.
+pub(crate) fn tell_readers(gateway: &Gateway, pk: i64, done: &FannedOut) {
+    if let Some(newest) = done.numbers.iter().map(|(_, seq)| *seq).max() {
+        gateway.inner.feed.grew(pk, newest);
+    }
+}
+
+/// Which endpoints get an event of an instance without transforms.
 fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
     let deliveries = endpoints
         .iter()
@@ -150,7 +163,7 @@ fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
         .filter(|endpoint| endpoint.narrow.lets_through(&event.order_key, &event.data))
         .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
         .collect();
-    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries }
+    FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries, hooked: None }
 }
 
 async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {

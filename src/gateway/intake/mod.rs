@@ -113,8 +113,7 @@ impl Gateway {
 
     /// Refuses a send when too many wait, unless it repeats one that was accepted.
     async fn check_room(&self, pk: i64, request: &SendRequest, now: Timestamp) -> Result<(), Fault> {
-        let (own, all) = self.inner.load.open(pk);
-        if own < self.config().max_jobs && all < self.config().max_jobs_total {
+        if self.has_room(pk) {
             return Ok(());
         }
         if let Some((api_key, key, _)) = &request.idempotency
@@ -129,6 +128,18 @@ impl Gateway {
     pub(crate) fn enqueue(&self, handle: &Handle, job: &Job) {
         handle.lane.forget(&LaneKey::of(job));
         self.place(handle, job);
+    }
+
+    /// Whether an instance may have another job.
+    pub(crate) fn has_room(&self, pk: i64) -> bool {
+        let (own, all) = self.inner.load.open(pk);
+        own < self.config().max_jobs && all < self.config().max_jobs_total
+    }
+
+    /// Takes up what was accepted in another commit: a hook's send.
+    pub(crate) fn took(&self, handle: &Handle, job: &Job) {
+        self.inner.load.accepted(handle.pk);
+        self.enqueue(handle, job);
     }
 
     /// Puts an accepted asynchronous job before a worker. A failure is repaired from the rows.

@@ -28,7 +28,7 @@ impl Task {
         if text.trim().is_empty() || text.len() > TEXT {
             return Err(SendError::Invalid(format!("text: 1 to {TEXT} bytes, not only blanks")));
         }
-        self.capabilities.send.check_chat(&chat).map_err(SendError::Invalid)?;
+        self.capabilities.send.check(&chat, &text).map_err(SendError::Invalid)?;
         let most = self.limits().sends as usize;
         if self.effects.sends.len() >= most {
             return Err(SendError::Quota(format!("at most {most} messages per event")));
@@ -44,7 +44,9 @@ impl Task {
         let n = self.effects.sends.len() + 1;
         let correlation_id = format!("{}.{}.{n}", self.scope.event, self.scope.plugin);
         let plugin = self.scope.plugin.clone();
-        self.effects.sends.push(StagedSend { plugin, correlation_id: correlation_id.clone(), chat, text, reply_to });
+        let correlation = correlation_id.clone();
+        let send = StagedSend { plugin, correlation_id: correlation, chat, text, reply_to, per_minute };
+        self.effects.sends.push(send);
         Ok(correlation_id)
     }
 }

@@ -5,8 +5,10 @@ use crate::StoreError;
 use crate::events::NewDelivery;
 use crate::sql::{MAX_BINDS, placeholders, tuples, values};
 use crate::writer::Tx;
-use kero_domain::{EventKind, Timestamp};
+use kero_domain::{DeliveryId, EndpointId, EventKind, Timestamp};
 use sea_orm::Value;
+use std::collections::HashMap;
+use uuid::Uuid;
 
 /// A delivery to write.
 pub(crate) struct Row {
@@ -63,4 +65,28 @@ pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<u6
         tx.db.run(sql, ids).await?;
     }
     Ok(written)
+}
+
+/// Ends deliveries that were just written: a hook failed on their event.
+pub(crate) async fn kill(tx: &Tx, rows: &[Row]) -> Result<(), StoreError> {
+    for rows in rows.chunks(MAX_BINDS) {
+        let ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();
+        let which = placeholders(0, ids.len());
+        let sql = format!("UPDATE deliveries SET state = 'dead', head = FALSE WHERE id IN ({which})");
+        tx.db.run(sql, ids).await?;
+    }
+    Ok(())
+}
+
+/// Deletes the dead deliveries of events; who they were, by event and endpoint.
+pub(crate) async fn take_dead(tx: &Tx, events: &[i64]) -> Result<HashMap<(i64, EndpointId), DeliveryId>, StoreError> {
+    let values = || events.iter().copied().map(Value::from).collect::<Vec<_>>();
+    let which = format!("FROM deliveries WHERE state = 'dead' AND event_pk IN ({})", placeholders(0, events.len()));
+    let mut taken = HashMap::new();
+    for row in tx.db.all(format!("SELECT id, event_pk, endpoint_id {which}"), values()).await? {
+        let (event, endpoint): (i64, Uuid) = (row.try_get("", "event_pk")?, row.try_get("", "endpoint_id")?);
+        taken.insert((event, EndpointId(endpoint)), DeliveryId(row.try_get("", "id")?));
+    }
+    tx.db.run(format!("DELETE {which}"), values()).await?;
+    Ok(taken)
 }

@@ -13,9 +13,9 @@ mod replay;
 pub use claim::{Claimed, Pending, Wanting};
 #[cfg(test)]
 pub(crate) use claim::{heads_sql, lines_sql};
-pub(crate) use insert::{Row, insert};
+pub(crate) use insert::{Row, insert, kill, take_dead};
 pub use log::{DeliveryFilter, DeliveryLine};
-pub(crate) use record::{Record, record};
+pub(crate) use record::{Record, fix_request, record, seal_request};
 pub use replay::Replay;
 
 use crate::endpoints::Endpoint;

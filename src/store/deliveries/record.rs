@@ -1,11 +1,13 @@
 //! Recording tries: one statement each for all endpoints of a group.
 
 use super::{Attempt, DeliveryOutcome, Line, head_place, line_of, request_place, set_heads};
+use crate::seal::Sealer;
 use crate::sql::{tuples, values};
 use crate::writer::{Answer, Op, Tx, work};
 use crate::{Durability, Store, StoreError};
 use kero_domain::{DeliveryId, Timestamp};
 use std::collections::{HashMap, HashSet};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// The command.
@@ -21,6 +23,23 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// The command, and where its answer arrives.
+    pub(crate) fn new(
+        sealer: &Sealer,
+        instance_pk: i64,
+        delivery: DeliveryId,
+        attempt: Attempt,
+        outcome: DeliveryOutcome,
+        request: Option<Vec<u8>>,
+    ) -> Result<(Self, oneshot::Receiver<Result<bool, StoreError>>), StoreError> {
+        let place = head_place(instance_pk, delivery.0, attempt.n);
+        let response_head =
+            attempt.response_head.as_ref().map(|head| sealer.seal(&place, head.as_bytes())).transpose()?;
+        let request = request.map(|request| seal_request(sealer, instance_pk, delivery, &request)).transpose()?;
+        let (answer, wait) = Answer::new();
+        Ok((Self { delivery, attempt, response_head, request, outcome, answer }, wait))
+    }
+
     fn state(&self) -> &'static str {
         match self.outcome {
             DeliveryOutcome::Delivered => "delivered",
@@ -44,15 +63,9 @@ impl Store {
         outcome: DeliveryOutcome,
         request: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        let seal = |place: String, plain: &[u8]| self.sealer().seal(&place, plain);
-        let head = attempt.response_head.as_ref();
-        let response_head =
-            head.map(|head| seal(head_place(instance_pk, delivery.0, attempt.n), head.as_bytes())).transpose()?;
-        let request = request.map(|request| seal(request_place(instance_pk, delivery.0), &request)).transpose()?;
-        self.submit(instance_pk, None, Durability::Process, |answer| {
-            Op::Record(Box::new(Record { delivery, attempt, response_head, request, outcome, answer }))
-        })
-        .await
+        let (record, _) = Record::new(self.sealer(), instance_pk, delivery, attempt, outcome, request)?;
+        self.submit(instance_pk, None, Durability::Process, |answer| Op::Record(Box::new(Record { answer, ..record })))
+            .await
     }
 
     /// Fixes what every try of a delivery sends; the first one that was fixed stays. What counts from now on.
@@ -62,20 +75,38 @@ impl Store {
         delivery: DeliveryId,
         request: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let sealed = self.sealer().seal(&request_place(instance_pk, delivery.0), request)?;
+        let sealed = seal_request(self.sealer(), instance_pk, delivery, request)?;
         self.submit(instance_pk, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let sealed = sealed.clone();
-                Box::pin(async move {
-                    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
-                    let row = tx.db.one(sql, values![sealed, delivery.0]).await?.ok_or(StoreError::NotFound)?;
-                    let place = request_place(instance_pk, delivery.0);
-                    tx.sealer.open("delivery's request", &place, &row.try_get::<Vec<u8>>("", "request")?)
-                })
+                Box::pin(async move { Ok(fix_request(tx, instance_pk, delivery, sealed).await?.0) })
             }))
         })
         .await
     }
+}
+
+pub(crate) fn seal_request(
+    sealer: &Sealer,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    request: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    sealer.seal(&request_place(instance_pk, delivery.0), request)
+}
+
+/// What every try sends from now on, and whether it is this.
+pub(crate) async fn fix_request(
+    tx: &Tx,
+    instance_pk: i64,
+    delivery: DeliveryId,
+    sealed: Vec<u8>,
+) -> Result<(Vec<u8>, bool), StoreError> {
+    let sql = "UPDATE deliveries SET request = COALESCE(request, $1) WHERE id = $2 RETURNING request";
+    let row = tx.db.one(sql, values![sealed.clone(), delivery.0]).await?.ok_or(StoreError::NotFound)?;
+    let stored = row.try_get::<Vec<u8>>("", "request")?;
+    let place = request_place(instance_pk, delivery.0);
+    Ok((tx.sealer.open("delivery's request", &place, &stored)?, stored == sealed))
 }
 
 /// Runs the records of a group.

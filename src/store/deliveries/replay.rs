@@ -64,7 +64,8 @@ impl Store {
         .await
     }
 
-    /// Fanned-out events of the range, behind row `after`, that no delivery takes to the endpoint.
+    /// Fanned-out events of the range, behind row `after`, that no delivery takes to the endpoint. What a hook routed
+    /// elsewhere was not missed.
     pub async fn missed_events(&self, replay: &Replay, after: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
         let mut values = values![
             replay.instance_pk,
@@ -81,7 +82,8 @@ impl Store {
         values.extend(replay.events.iter().map(|kind| Value::from(kind.as_str())));
         let sql = format!(
             "SELECT e.* FROM events e WHERE e.instance_pk = $1 AND e.pk > $2 AND e.occurred_at >= $3
-               AND e.occurred_at < $4 AND e.fanout = 1{kinds} AND NOT EXISTS
+               AND e.occurred_at < $4 AND e.fanout = 1 AND (e.verdict IS NULL OR e.verdict <> 'route'){kinds}
+               AND NOT EXISTS
                (SELECT 1 FROM deliveries d WHERE d.event_pk = e.pk AND d.endpoint_id = $5) ORDER BY e.pk LIMIT $6"
         );
         let statement = self.reader().statement(sql, values);
@@ -137,18 +139,37 @@ impl Store {
     }
 }
 
+/// Deliveries of an event that a hook failed on wait until its hooks have been called again.
+async fn call_hooks_again(tx: &Tx, instance_pk: i64, ids: &[DeliveryId]) -> Result<u64, StoreError> {
+    let which = format!("SELECT event_pk FROM deliveries WHERE id IN ({})", placeholders(1, ids.len()));
+    let mut values = values![instance_pk];
+    values.extend(ids.iter().map(|id| Value::from(id.0)));
+    let sql = format!("UPDATE events SET fanout = 0 WHERE instance_pk = $1 AND fanout = 3 AND pk IN ({which})");
+    tx.db.run(sql, values.clone()).await?;
+    let sql = format!(
+        "SELECT COUNT(*) AS n FROM deliveries d JOIN events e ON e.pk = d.event_pk
+         WHERE d.instance_pk = $1 AND e.fanout = 0 AND d.id IN ({})",
+        placeholders(1, ids.len())
+    );
+    let n: i64 = tx.db.one(sql, values).await?.map(|row| row.try_get("", "n")).transpose()?.unwrap_or(0);
+    Ok(u64::try_from(n).unwrap_or(0))
+}
+
 async fn make_due(tx: &Tx, instance_pk: i64, ids: &[DeliveryId]) -> Result<u64, StoreError> {
+    let waiting = call_hooks_again(tx, instance_pk, ids).await?;
     let mut values = values![Timestamp::now().0, Trigger::Manual.as_str(), instance_pk];
     values.extend(ids.iter().map(|id| Value::from(id.0)));
     let sql = format!(
         "UPDATE deliveries SET state = 'pending', head = FALSE, uncounted = attempts, triggered_by = $2, next_at = $1,
-         updated_at = $1 WHERE instance_pk = $3 AND id IN ({}) RETURNING endpoint_id, instance_pk, order_key",
+         updated_at = $1 WHERE instance_pk = $3 AND id IN ({})
+           AND NOT EXISTS (SELECT 1 FROM events e WHERE e.pk = deliveries.event_pk AND e.fanout = 0)
+         RETURNING endpoint_id, instance_pk, order_key",
         placeholders(3, ids.len())
     );
     let rows = tx.db.all(sql, values).await?;
     let lines: Result<HashSet<Line>, StoreError> = rows.iter().map(line_of).collect();
     reset_heads(tx, &lines?).await?;
-    Ok(rows.len() as u64)
+    Ok(rows.len() as u64 + waiting)
 }
 
 async fn lines(tx: &Tx, ids: &[DeliveryId]) -> Result<HashSet<Line>, StoreError> {

@@ -91,6 +91,8 @@ entity! { "events", events {
     message_id: Option<String>,
     data: Vec<u8>,
     request_id: Option<String>,
+    verdict: Option<String>,
+    hook_errors: Option<String>,
 } }
 
 entity! { "endpoints", endpoints {

@@ -24,6 +24,9 @@ macro_rules! entity {
 
 mod client;
 mod gateway;
+mod hooks;
 
 pub(crate) use client::*;
 pub(crate) use gateway::*;
+#[cfg(test)]
+pub(crate) use hooks::*;

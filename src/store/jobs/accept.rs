@@ -2,12 +2,14 @@
 
 use super::{Accepted, Job, NewJob};
 use crate::entity::{idempotency, jobs};
+use crate::seal::Sealer;
 use crate::sql::{placeholders, tuples, values};
 use crate::writer::{Answer, Op, Tx};
 use crate::{Store, StoreError};
-use kero_domain::{ApiKeyId, JobId, Timestamp};
+use kero_domain::{ApiKeyId, InstanceId, JobId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
 use std::collections::{HashMap, HashSet};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// The command.
@@ -19,11 +21,14 @@ pub(crate) struct Accept {
     pub answer: Answer<Accepted>,
 }
 
-impl Store {
-    /// Accepts a send. It is durable at the configured level when this returns.
-    pub async fn accept_job(&self, job: NewJob) -> Result<Accepted, StoreError> {
-        let Some(instance_id) = self.id_of(job.instance_pk).await? else { return Ok(Accepted::InstanceGone) };
-        let row = super::row(self.sealer(), &job)?;
+impl Accept {
+    /// The command, and where its answer arrives.
+    pub(crate) fn new(
+        sealer: &Sealer,
+        job: NewJob,
+        instance_id: InstanceId,
+    ) -> Result<(Self, oneshot::Receiver<Result<Accepted, StoreError>>), StoreError> {
+        let row = super::row(sealer, &job)?;
         let key = job.idempotency.map(|key| idempotency::Model {
             api_key_id: key.api_key.0,
             idem_key: key.key,
@@ -32,7 +37,7 @@ impl Store {
             body_hash: key.body_hash.to_vec(),
             expires_at: key.expires_at.0,
         });
-        let accepted = Job {
+        let job = Job {
             id: job.id,
             instance_pk: job.instance_pk,
             instance_id,
@@ -59,9 +64,20 @@ impl Store {
             ended_at: None,
             discarded_at: None,
         };
+        let (answer, wait) = Answer::new();
+        Ok((Self { row, key, job, answer }, wait))
+    }
+}
+
+impl Store {
+    /// Accepts a send. It is durable at the configured level when this returns.
+    pub async fn accept_job(&self, job: NewJob) -> Result<Accepted, StoreError> {
+        let Some(instance_id) = self.id_of(job.instance_pk).await? else { return Ok(Accepted::InstanceGone) };
         let lane = job.instance_pk;
+        let (mut command, _) = Accept::new(self.sealer(), job, instance_id)?;
         self.submit(lane, None, self.configured(), |answer| {
-            Op::Accept(Box::new(Accept { row, key, job: accepted, answer }))
+            command.answer = answer;
+            Op::Accept(Box::new(command))
         })
         .await
     }

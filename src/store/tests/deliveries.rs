@@ -61,6 +61,7 @@ async fn fan_out(
             .iter()
             .map(|to| NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(10) })
             .collect(),
+        hooked: None,
     });
     store.fan_out(instance.pk, epoch, items.collect()).await.unwrap();
     pending

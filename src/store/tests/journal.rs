@@ -37,18 +37,19 @@ async fn numbers_are_dense(fixture: Fixture) {
     let (instance, epoch) = fixture.instance("a").await;
     store.append_events(instance.pk, epoch, (0..6).map(|n| message("x", n)).collect()).await.unwrap();
     let rows: Vec<i64> = store.pending_events(instance.pk, 10).await.unwrap().iter().map(|event| event.row).collect();
-    let item = |row: i64, verdict, data| FanOut { event_row: row, verdict, data, deliveries: vec![] };
+    let item = |row: i64, verdict, data| FanOut { event_row: row, verdict, data, deliveries: vec![], hooked: None };
     let first = vec![
         item(rows[0], Verdict::Pass, None),
         item(rows[1], Verdict::Drop, None),
         item(rows[2], Verdict::Replace, Some(json!({"text": "changed"}))),
     ];
-    let numbers = store.fan_out(instance.pk, epoch, first.clone()).await.unwrap();
+    let numbers = store.fan_out(instance.pk, epoch, first.clone()).await.unwrap().numbers;
     assert_eq!(numbers, [(rows[0], 1), (rows[2], 2)]);
     // once more changes nothing
-    assert_eq!(store.fan_out(instance.pk, epoch, first).await.unwrap(), numbers);
+    assert_eq!(store.fan_out(instance.pk, epoch, first).await.unwrap().numbers, numbers);
     let rest = rows[3..].iter().map(|row| item(*row, Verdict::Pass, None)).collect();
-    assert_eq!(store.fan_out(instance.pk, epoch, rest).await.unwrap(), [(rows[3], 3), (rows[4], 4), (rows[5], 5)]);
+    let rest = store.fan_out(instance.pk, epoch, rest).await.unwrap().numbers;
+    assert_eq!(rest, [(rows[3], 3), (rows[4], 4), (rows[5], 5)]);
 
     let shown = store.events_after(instance.pk, 0, 10).await.unwrap();
     assert_eq!(shown.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=5).map(Some).collect::<Vec<_>>());
@@ -56,7 +57,7 @@ async fn numbers_are_dense(fixture: Fixture) {
     assert_eq!(store.events_after(instance.pk, 3, 1).await.unwrap()[0].seq, Some(4));
     assert!(store.pending_events(instance.pk, 10).await.unwrap().is_empty());
     assert!(store.instances_with_pending_events().await.unwrap().is_empty());
-    assert!(store.fan_out(instance.pk, epoch, vec![]).await.unwrap().is_empty());
+    assert!(store.fan_out(instance.pk, epoch, vec![]).await.unwrap().numbers.is_empty());
 }
 
 async fn text_that_databases_refuse(fixture: Fixture) {

@@ -4,6 +4,7 @@ mod database;
 mod dead;
 mod deliveries;
 mod faults;
+mod hooks;
 mod journal;
 mod levels;
 mod plans;

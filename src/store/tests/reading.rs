@@ -16,8 +16,13 @@ async fn numbers(fixture: &Fixture, pk: i64, after: Option<i64>, kinds: Option<&
 
 async fn fan_out(fixture: &Fixture, pk: i64, epoch: i64, verdict: Verdict, data: Option<serde_json::Value>) {
     let pending = fixture.store.pending_events(pk, 100).await.unwrap();
-    let item =
-        |event: &crate::Event| FanOut { event_row: event.row, verdict, data: data.clone(), deliveries: Vec::new() };
+    let item = |event: &crate::Event| FanOut {
+        event_row: event.row,
+        verdict,
+        data: data.clone(),
+        deliveries: Vec::new(),
+        hooked: None,
+    };
     fixture.store.fan_out(pk, epoch, pending.iter().map(item).collect()).await.unwrap();
 }
 

@@ -110,7 +110,10 @@ async fn events_go_when_everything_is_delivered(fixture: Fixture) {
             .map(|_| NewDelivery { id: delivery, endpoint: endpoint.id, next_at: Timestamp::now() })
             .into_iter()
             .collect();
-        store.fan_out(a.pk, epoch, vec![FanOut { event_row: row, verdict, data: None, deliveries }]).await.unwrap();
+        store
+            .fan_out(a.pk, epoch, vec![FanOut { event_row: row, verdict, data: None, deliveries, hooked: None }])
+            .await
+            .unwrap();
         if delivered == Some(true) {
             let attempt = super::deliveries::attempt(1);
             assert!(store.record_attempt(a.pk, delivery, attempt, DeliveryOutcome::Delivered, None).await.unwrap());

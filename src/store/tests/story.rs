@@ -105,7 +105,13 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     assert!(store.settle_job(job.id, pk, epoch, Settlement::Sent { at: Timestamp::now() }, Some(ack)).await.unwrap());
     let row = store.pending_events(pk, 1).await.unwrap()[0].row;
     let delivery = NewDelivery { id: DeliveryId::new(), endpoint, next_at: Timestamp(0) };
-    let out = FanOut { event_row: row, verdict: Verdict::Pass, data: None, deliveries: vec![delivery.clone()] };
+    let out = FanOut {
+        event_row: row,
+        verdict: Verdict::Pass,
+        data: None,
+        deliveries: vec![delivery.clone()],
+        hooked: Some(hooked(store, &instance).await),
+    };
     store.fan_out(pk, epoch, vec![out]).await.unwrap();
     let attempt = Attempt {
         n: 1,
@@ -164,6 +170,23 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     device.put_pending_inbound(&[message]).await.unwrap();
 }
 
+/// What a hook leaves with an event, and the plugin it is of.
+async fn hooked(store: &Store, instance: &crate::Instance) -> Box<crate::Hooked> {
+    let secret = serde_json::json!({ "text": SECRET_TEXT });
+    store.add_plugin_version(super::hooks::version("p", "1")).await.unwrap();
+    let change = crate::PluginChange { config: Some(secret.clone()), ..crate::PluginChange::default() };
+    store.update_plugin("p", change).await.unwrap();
+    let call = crate::NewHookCall { detail: Some(secret), ..super::hooks::call("p", "pass") };
+    let value = crate::KvChange::Set { value: SECRET_TEXT.into(), ttl: None };
+    let job = new_job(instance, "1@lid", SECRET_TEXT);
+    Box::new(crate::Hooked {
+        errors: None,
+        calls: vec![call],
+        kv: vec![crate::KvWrite { plugin: "p".to_owned(), key: "k".to_owned(), change: value }],
+        sends: vec![crate::HookSend { plugin: "p".to_owned(), job, per_minute: 5 }],
+    })
+}
+
 /// Every table of the schema, asked of the database itself.
 async fn tables(raw: &DatabaseConnection) -> Vec<String> {
     let backend = raw.get_database_backend();
@@ -195,7 +218,7 @@ async fn everything_goes_with_its_instance(fixture: Fixture) {
     let epoch = store.take_ownership(instance.pk).await.unwrap();
     fill(store, instance.pk, epoch).await;
     let tables = tables(&raw).await;
-    assert_eq!(tables.len(), 8 + crate::device::TABLES.len(), "{tables:?}");
+    assert_eq!(tables.len(), 8 + 5 + crate::device::TABLES.len(), "{tables:?}");
     for table in &tables {
         assert!(rows(&raw, table).await > 0, "nothing was written into {table}");
     }
@@ -209,7 +232,8 @@ async fn everything_goes_with_its_instance(fixture: Fixture) {
     }
 
     store.delete_instance(instance.pk).await.unwrap();
-    for table in &tables {
+    let shared = ["plugins", "plugin_versions"];
+    for table in tables.iter().filter(|table| !shared.contains(&table.as_str())) {
         assert_eq!(rows(&raw, table).await, 0, "{table} keeps rows of a deleted instance");
     }
     let late = store.device(instance.pk, epoch).put_sessions([("a", b"b".as_slice())]).await;
@@ -259,6 +283,7 @@ async fn entities_fit(fixture: Fixture) {
         )+ };
     }
     check!(instances api_keys jobs idempotency events endpoints deliveries attempts);
+    check!(plugins plugin_versions hook_calls hook_kv hook_sends);
     check!(device identities sessions prekeys signed_prekeys sender_keys sender_key_devices app_state_keys);
     check!(app_state_versions app_state_macs lid_mappings base_keys device_lists group_metadata tc_tokens);
     check!(sent_messages msg_secrets pending_inbound);

@@ -34,6 +34,11 @@ impl<T> Answer<T> {
         self.value = Some(value);
     }
 
+    /// The value that was set, for a command that runs inside of another.
+    pub(crate) fn take(&mut self) -> Option<T> {
+        self.value.take()
+    }
+
     fn commit(&mut self) {
         let result = self.value.take().ok_or_else(|| StoreError::bug("a command ran without an answer"));
         self.send(result);

@@ -9,7 +9,7 @@ mod sink;
 mod stream;
 
 pub use foreign::Foreign;
-pub use gateway::{Answer, KEY, Kero, Options};
+pub use gateway::{Answer, KEY, Kero, Options, binary};
 pub use postgres::database_url;
 pub use redis::Redis;
 pub use sink::{Behaviour, Received, Sink};

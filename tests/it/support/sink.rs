@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
 pub struct Received {
+    /// Method, path and query.
+    pub target: Option<String>,
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
     /// How it was answered.
@@ -28,6 +30,8 @@ impl Received {
 /// How the sink answers.
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
+    /// 302 to a private address.
+    Redirect,
     Status(u16),
 }
 
@@ -65,6 +69,7 @@ impl Sink {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let target = Some(format!("{} {}", request.method(), request.uri()));
         let headers = request
             .headers()
             .iter()
@@ -74,9 +79,16 @@ impl Sink {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let Behaviour::Status(status) = *self.behaviour.lock().expect("behaviour");
-        self.received.lock().expect("received").push(Received { headers, body, status });
-        Response::builder().status(status).body(Full::default()).expect("an answer")
+        let (status, location) = match *self.behaviour.lock().expect("behaviour") {
+            Behaviour::Status(status) => (status, None),
+            Behaviour::Redirect => (302, Some("http://10.1.2.3/")),
+        };
+        self.received.lock().expect("received").push(Received { target, headers, body, status });
+        let mut answer = Response::builder().status(status);
+        if let Some(location) = location {
+            answer = answer.header("location", location);
+        }
+        answer.body(Full::default()).expect("an answer")
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
@@ -92,9 +104,15 @@ impl Sink {
         self.received.lock().expect("received").clone()
     }
 
+    /// Later looks do not find what came before.
+    pub fn forget(&self) {
+        self.received.lock().expect("received").clear();
+    }
+
     /// The envelopes of one event kind, in order of arrival.
     pub fn events(&self, kind: &str) -> Vec<Value> {
-        self.received().iter().map(Received::json).filter(|envelope| envelope["event"] == kind).collect()
+        let json = |it: &Received| serde_json::from_slice::<Value>(&it.body).unwrap_or_default();
+        self.received().iter().map(json).filter(|envelope| envelope["event"] == kind).collect()
     }
 
     pub async fn wait_for(&self, what: &str, pick: impl Fn(&Value) -> bool) -> (Received, Value) {

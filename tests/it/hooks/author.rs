@@ -1,0 +1,211 @@
+//! An author's way, by the commands of plugins/README.md: from an empty folder to a tested and uploaded hook, and what
+//! is told of mistakes.
+
+use super::{JANE, Stage, dist, options};
+use crate::support::{KEY, Kero, binary, simulator};
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn kero(folder: &Path, line: &str) -> Output {
+    Command::new(binary())
+        .args(line.split_whitespace().skip(1))
+        .current_dir(folder)
+        .env("KERO_HOOKS__DIST_DIR", dist())
+        .env_remove("KERO_API_KEY")
+        .output()
+        .expect("the kero binary starts")
+}
+
+#[track_caller]
+fn fine(folder: &Path, line: &str) -> String {
+    let output = kero(folder, line);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{line}\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[track_caller]
+fn fails(folder: &Path, line: &str) -> String {
+    let output = kero(folder, line);
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success(), "{line}\n{text}");
+    text
+}
+
+/// The commands of a section of plugins/README.md.
+fn commands(section: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/README.md")).unwrap();
+    let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("the section");
+    let lines: Vec<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .map(|line| line.split(" #").next().unwrap().trim().to_owned())
+        .collect();
+    assert!(!lines.is_empty());
+    lines
+}
+
+/// No toolchain at all: the script is the artefact. The README's commands, then the upload to a running gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_nothing_to_a_running_hook_in_javascript() {
+    let folder = TempDir::new().unwrap();
+    let lines: Vec<String> = commands("From nothing to a tested hook: JavaScript")
+        .into_iter()
+        .filter(|line| line.starts_with("kero "))
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in &lines {
+        fine(folder.path(), line);
+    }
+    assert!(fine(folder.path(), "kero plugin build order-number").contains("needs no build"));
+    assert!(fine(folder.path(), "kero plugin test order-number").contains("1 cases passed"));
+
+    let stage = Stage::new().await;
+    let push = commands("Upload").remove(0);
+    let place = format!(" --url {} --key {KEY}", stage.kero.url);
+    let told = fine(folder.path(), &format!("{push}{place}"));
+    assert!(told.contains("order-number 0.1.0: uploaded") && told.contains("not active yet"), "{told}");
+    let told = fine(folder.path(), &format!("{push} --activate{place}"));
+    assert!(told.contains("order-number 0.1.0: active"), "{told}");
+    stage.receive(JANE, "where is order 4711?").await;
+    assert_eq!(stage.wait_text("where is order 4711?").await["data"]["order"], "4711");
+    let told = fine(folder.path(), &format!("kero plugin push --bundled redact --activate{place}"));
+    assert!(told.contains("redact") && told.contains("active"), "{told}");
+    let told = fails(folder.path(), &format!("{push} --url {} --key wrong-key-0123456789", stage.kero.url));
+    assert!(told.contains("401 (unauthorized)"), "{told}");
+    let told = fails(folder.path(), &format!("{push} --url http://127.0.0.1:9 --key {KEY}"));
+    assert!(told.contains("no gateway answers at http://127.0.0.1:9"), "{told}");
+}
+
+/// The README's commands for Rust; `plugins/build`, which it names, stands for the two that need rustup's target.
+#[test]
+fn from_nothing_to_a_tested_hook_in_rust() {
+    let folder = TempDir::new().unwrap();
+    let lines = commands("From nothing to a tested hook: Rust");
+    assert!(lines.iter().any(|line| line == "kero plugin new my-filter --lang rust"), "{lines:?}");
+    fine(folder.path(), "kero plugin new my-filter --lang rust");
+    let told = fails(folder.path(), "kero plugin test my-filter");
+    assert!(told.contains("run `kero plugin build my-filter` first"), "{told}");
+    let cache = std::env::var("KERO_GUEST_DIR").unwrap_or_else(|_| {
+        format!(
+            "{}/kero/guest",
+            std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").unwrap()))
+        )
+    });
+    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/build"))
+        .arg("my-filter")
+        .current_dir(folder.path())
+        .env("KERO_GUEST_DIR", cache)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(fine(folder.path(), "kero plugin test my-filter").contains("1 cases passed"));
+    // without the target the command says what to do
+    let has_target = Command::new("rustc").args(["--print", "sysroot"]).output().is_ok_and(|output| {
+        Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib/wasm32-unknown-unknown").is_dir()
+    });
+    if !has_target {
+        let told = fails(folder.path(), "kero plugin build my-filter");
+        assert!(told.contains("rustup target add wasm32-unknown-unknown"), "{told}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_place_and_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let here = folder.path();
+    assert!(fails(here, "kero plugin new Bad_Name").contains("a-z, 0-9"));
+    assert!(fails(here, "kero plugin new x --lang cobol").contains("js or rust"));
+    assert!(fails(here, "kero plugin test nowhere").contains("kero plugin new NAME"));
+    fine(here, "kero plugin new shop --lang js");
+    assert!(fails(here, "kero plugin new shop").contains("is there already"));
+    let hook = here.join("shop/hook.js");
+    for (script, told) in [
+        // a syntax error, with its line
+        ("export default function handle(event) {\n  return event\n", &["shop", "hook.js:3"][..]),
+        // a wrong type
+        ("export default () => 'nonsense';", &["shop 0.1.0", "nonsense"]),
+        // a throw, with its line
+        ("export default (event) => {\n  return event.nothing.text;\n}", &["shop 0.1.0: reject", "hook.js:2"]),
+        // a loop without an end
+        ("export default () => { for (;;); }", &["shop 0.1.0: cpu", "100 ms", "limits.cpu_ms"]),
+        // a grant that is missing
+        (
+            "export default (event) => { kero.kv.set('k', 'v'); return event; }",
+            &["grant `kv` is missing", "[grants]", "kv = \"1MiB\""],
+        ),
+        ("export default (event) => { kero.send.text('1@lid', 'v'); return event; }", &["grant `send` is missing"]),
+        // no function of the name that its kind needs
+        ("export function other() {}", &["export default function", "other"]),
+    ] {
+        std::fs::write(&hook, script).unwrap();
+        let said = fails(here, "kero plugin test shop");
+        for part in told {
+            assert!(said.contains(part), "{script}\n{part}\n{said}");
+        }
+    }
+    // an expectation that differs is shown, and --update writes what came out
+    std::fs::write(&hook, "export default (event) => ({ drop: 'other' });").unwrap();
+    let said = fails(here, "kero plugin test shop");
+    assert!(said.contains("FAIL  first") && said.contains("expected"), "{said}");
+    fine(here, "kero plugin test shop --update");
+    let written = std::fs::read_to_string(here.join("shop/cases/first/verdict.json")).unwrap();
+    assert!(written.contains("other"), "{written}");
+    // the cost is the same number every time
+    let cost = |said: &str| said.split("fuel ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(cost(&fine(here, "kero plugin test shop")), cost(&fine(here, "kero plugin test shop")));
+}
+
+/// `--watch` runs again when a file is saved.
+#[test]
+fn watching_runs_again_on_a_change() {
+    use std::io::BufRead;
+    let folder = TempDir::new().unwrap();
+    fine(folder.path(), "kero plugin new shop");
+    let mut child = Command::new(binary())
+        .args(["plugin", "test", "shop", "--watch"])
+        .current_dir(folder.path())
+        .env("KERO_HOOKS__DIST_DIR", dist())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    let out = child.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        std::io::BufReader::new(out).lines().map_while(Result::ok).for_each(|line| {
+            let _ = sender.send(line);
+        });
+    });
+    let wait_for = |what: &str| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let line = lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {what}"));
+            if line.contains(what) {
+                return;
+            }
+        }
+    };
+    wait_for("1 cases passed");
+    wait_for("watching");
+    std::fs::write(folder.path().join("shop/hook.js"), "export default (event) => { throw new Error('mistake'); }")
+        .unwrap();
+    wait_for("mistake");
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// What `GET /plugins` needs nothing of: a gateway without any plugin writes nothing more per event than before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_plugins_starts_no_host() {
+    let simulator = simulator().await;
+    let kero = Kero::start_with(&simulator, options()).await;
+    assert!(!kero.data.path().join("compiled-hooks").exists());
+    let threads = std::fs::read_dir(format!("/proc/{}/task", kero.pid())).unwrap().flatten();
+    let hooks = threads
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|name| name.starts_with("kero-hooks"))
+        .count();
+    assert_eq!(hooks, 0);
+}

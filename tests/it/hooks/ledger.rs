@@ -1,0 +1,120 @@
+//! Hooks that trap, take too long and are reloaded, under kill -9: every event has one stored verdict, no effect is
+//! there twice, none is lost.
+
+use super::{ACCOUNT, JANE, JOHN, Stage, install, manifest, options};
+use crate::support::{eventually_within, person};
+use kero_simulator::Script;
+use rand::RngExt;
+use rand::SeedableRng;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Counts in storage, answers each message, and misbehaves now and then. Fails never for good: with `dead` an event that
+/// it failed on twice would be put aside.
+const COUNT: &str = r#"
+export default function handle(event) {
+  const text = event.message.text;
+  event.data.version = kero.config.version ?? '';
+  event.data.n = kero.kv.increment('n ' + event.message.sender, 1);
+  kero.send.text(event.message.chat, 'answer to ' + text);
+  const dice = Math.random();
+  if (dice < 0.05) for (;;);
+  if (dice < 0.10) throw new kero.Retry('again');
+  return event;
+}"#;
+
+fn kills() -> u32 {
+    std::env::var("KERO_CHAOS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20) / 2
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn effects_are_neither_lost_nor_doubled_over_kills() {
+    let mut random = rand::rngs::StdRng::seed_from_u64(11);
+    let options = options().env("KERO_SENDING__ACK_TIMEOUT", "3s").env("KERO_SENDING__DOUBT_WAIT", "500ms");
+    let mut stage = Stage::with(options).await;
+    let people: Vec<String> = [JANE, JOHN].map(str::to_owned).to_vec();
+    for name in &people {
+        person(&stage.simulator, name, Script::Silent);
+    }
+    let more = |version: u32| {
+        let more = "on = [\"message\"]\non_error = \"raw\"\n[limits]\ncpu_ms = 30\n[grants]\nkv = \"1MiB\"\nsend = { per_chat_per_minute = 100000 }";
+        manifest("ledger", &version.to_string(), "transform", more)
+    };
+    install(&stage.kero, &more(0), COUNT.as_bytes()).await;
+    let mut sent: HashMap<String, Vec<String>> = HashMap::new();
+    for kill in 0..kills() {
+        for n in 0..random.random_range(2..8) {
+            let from = &people[random.random_range(0..people.len())];
+            let text = format!("k{kill} n{n}");
+            stage.simulator.send_text(from, ACCOUNT, &text).await.unwrap();
+            sent.entry(from.clone()).or_default().push(text);
+        }
+        if kill % 3 == 1 {
+            install(&stage.kero, &more(kill + 1), COUNT.as_bytes()).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
+        stage.kero.restart().await;
+    }
+    let total: usize = sent.values().map(Vec::len).sum();
+    let what = format!("{total} messages");
+    eventually_within(Duration::from_secs(120), &what, || async { (events(&stage).len() >= total).then_some(()) })
+        .await;
+
+    // one verdict for each event
+    let calls = stage.calls("ledger").await;
+    let mut verdicts: HashMap<&str, usize> = HashMap::new();
+    let mut counted = HashSet::new();
+    for call in &calls {
+        let event = call["event_id"].as_str().unwrap();
+        if matches!(call["outcome"].as_str(), Some("replace" | "pass")) {
+            *verdicts.entry(event).or_default() += 1;
+            counted.insert(event.to_owned());
+        }
+    }
+    assert!(verdicts.values().all(|count| *count == 1), "two verdicts: {verdicts:?}");
+    for (from, texts) in &sent {
+        // in order; those that it was called well for are counted without a gap and without a double
+        let mine: Vec<Value> = events(&stage).into_iter().filter(|it| from_of(it) == *from).collect();
+        let got: Vec<&str> = mine.iter().map(|it| it["data"]["text"].as_str().unwrap()).collect();
+        assert_eq!(got, texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let numbers: Vec<i64> = mine.iter().filter_map(|it| it["data"]["n"].as_i64()).collect();
+        assert_eq!(numbers, (1..=numbers.len() as i64).collect::<Vec<_>>(), "additions of failed calls are not there");
+        for event in &mine {
+            let well = counted.contains(event["id"].as_str().unwrap());
+            assert_eq!(well, event["data"]["n"].is_i64(), "{event}");
+        }
+        // an answer for each of those, once, and no other
+        let expected: Vec<String> = mine
+            .iter()
+            .filter(|it| it["data"]["n"].is_i64())
+            .map(|it| format!("answer to {}", it["data"]["text"].as_str().unwrap()))
+            .collect();
+        let shown = || {
+            let mut seen = HashSet::new();
+            let texts = stage.simulator.received_texts(from);
+            texts.into_iter().filter(|it| seen.insert(it.id.clone())).map(|it| it.text).collect::<Vec<_>>()
+        };
+        let what = format!("{} answers", expected.len());
+        eventually_within(Duration::from_secs(60), &what, || async { (shown().len() >= expected.len()).then_some(()) })
+            .await;
+        assert_eq!(shown(), expected);
+    }
+    let failed = calls.iter().filter(|call| call["outcome"] == "cpu").count();
+    println!("hooks: {} kills, {total} events, {} calls, {failed} spun: lost 0, doubled 0", kills(), calls.len());
+}
+
+/// The account's message events, each once, in order of the journal.
+fn events(stage: &Stage) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let mut events: Vec<Value> =
+        stage.sink.events("message").into_iter().filter(|it| seen.insert(it["id"].to_string())).collect();
+    events.sort_by_key(|event| event["seq"].as_i64());
+    events
+}
+
+fn from_of(event: &Value) -> String {
+    let data = &event["data"];
+    let phone = data["sender"]["phone"].as_str().or_else(|| data["from"].as_str()).unwrap_or_default();
+    phone.trim_start_matches('+').split('@').next().unwrap_or_default().to_owned()
+}

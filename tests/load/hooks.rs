@@ -1,0 +1,204 @@
+//! Deliveries with no, one and ten hooks, in turns; and the API beside a plugin that never lets go of its thread.
+
+use crate::Common;
+use crate::stage::{self, KEY, Kero, Simulator, cpu};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PEOPLE: usize = 64;
+const ACCOUNT: &str = "491584000001";
+
+fn sender(n: usize) -> String {
+    format!("4915850{:05}", n % PEOPLE)
+}
+
+pub async fn run(common: &Common) {
+    let folder = TempDir::new().unwrap();
+    let http = stage::http();
+    let simulator = stage::simulator(&http).await;
+    for n in 0..PEOPLE {
+        simulator.person(&http, &sender(n)).await;
+    }
+    let (sink, received) = sink().await;
+    let database = stage::database(common.database.as_deref(), &folder, "kero").await;
+    let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/dist").to_owned();
+    let environment = [
+        ("KERO_DURABILITY", common.durability.clone()),
+        ("KERO_DELIVERY__ALLOW_NETWORKS", "127.0.0.0/8".to_owned()),
+        ("KERO_DELIVERY__PER_ENDPOINT", "64".to_owned()),
+        ("KERO_HOOKS__DIST_DIR", dist.clone()),
+    ];
+    let kero = stage::kero(&http, &simulator, &folder, database, &environment).await;
+    kero.pair(&http, &simulator, "load", ACCOUNT).await;
+    let webhook = json!({ "url": sink, "events": ["message"] });
+    kero.call(&http, Method::POST, "/instances/load/webhook", &[], Some(webhook)).await;
+
+    let rust = std::fs::read(format!("{dist}/new-transform.wasm")).expect("run plugins/build first");
+    upload(&http, &kero, &manifest("gate", "hook.wasm", "dead", ""), rust.clone()).await;
+    for n in 0..10 {
+        let reuse = "reuse = { calls = 1000000, age = \"1h\" }";
+        upload(&http, &kero, &manifest(&format!("h{n}"), "hook.wasm", "raw", reuse), rust.clone()).await;
+    }
+    let mut rates: [Vec<f64>; 3] = Default::default();
+    let mut costs: [Vec<f64>; 3] = Default::default();
+    for _ in 0..common.rounds {
+        for (place, hooks) in [0, 1, 10].into_iter().enumerate() {
+            for n in 0..10 {
+                switch(&http, &kero, &format!("h{n}"), n < hooks).await;
+            }
+            let (rate, cost) = round(&http, &kero, &simulator, common.sends, &received).await;
+            rates[place].push(rate);
+            costs[place].push(cost);
+        }
+    }
+    for n in 0..10 {
+        switch(&http, &kero, &format!("h{n}"), false).await;
+    }
+    let none = stage::median(rates[0].clone());
+    for (place, hooks) in [0, 1, 10].into_iter().enumerate() {
+        let (rate, cost) = (stage::median(rates[place].clone()), stage::median(costs[place].clone()));
+        println!("{hooks} reused Rust hooks: {rate:.0} deliveries/s at {cost:.2} ms CPU, {:.2} of none", rate / none);
+    }
+
+    let idle = latencies(&http, &kero, Duration::from_secs(5)).await;
+    let spin = "export default (event) => { const until = Date.now() + 80; while (Date.now() < until); return event; }";
+    upload(&http, &kero, &manifest("spin", "hook.js", "raw", ""), spin.into()).await;
+    switch(&http, &kero, "spin", true).await;
+    let flood = tokio::spawn({
+        let (http, url) = (http.clone(), simulator.url.clone());
+        async move {
+            for n in 0..400 {
+                say(&http, &url, n).await;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let beside = latencies(&http, &kero, Duration::from_secs(5)).await;
+    flood.abort();
+    let tell = |what: &str, it: (Duration, Duration, usize)| {
+        println!("API {what}: p50 {:?}, p99 {:?} over {} requests", it.0, it.1, it.2);
+    };
+    tell("alone", idle);
+    tell("beside a plugin that spins 80 ms for each event", beside);
+}
+
+/// A backlog is built behind a suspended plugin, then let go: how fast it is delivered.
+async fn round(
+    http: &reqwest::Client,
+    kero: &Kero,
+    simulator: &Simulator,
+    events: usize,
+    received: &AtomicUsize,
+) -> (f64, f64) {
+    switch(http, kero, "gate", true).await;
+    kero.call(http, Method::POST, "/plugins/gate/suspend", &[], None).await;
+    for n in 0..events {
+        say(http, &simulator.url, n).await;
+    }
+    // until the last of them is in the journal
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = received.load(Ordering::Relaxed);
+    let (started, used) = (Instant::now(), cpu(kero.pid));
+    switch(http, kero, "gate", false).await;
+    let until = Instant::now() + Duration::from_secs(120);
+    while received.load(Ordering::Relaxed) < before + events {
+        assert!(Instant::now() < until, "{} of {events}", received.load(Ordering::Relaxed) - before);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let took = started.elapsed().as_secs_f64();
+    (events as f64 / took, (cpu(kero.pid) - used).as_secs_f64() * 1e3 / events as f64)
+}
+
+async fn say(http: &reqwest::Client, simulator: &str, n: usize) {
+    let text = format!("load {n} {}", "x".repeat(700));
+    let body = json!({ "to": ACCOUNT, "text": text });
+    let path = format!("{simulator}/admin/people/{}/messages", sender(n));
+    http.post(path).json(&body).send().await.unwrap().error_for_status().unwrap();
+}
+
+/// Requests one after the other: median, 99th percentile, how many.
+async fn latencies(http: &reqwest::Client, kero: &Kero, span: Duration) -> (Duration, Duration, usize) {
+    let until = Instant::now() + span;
+    let mut took = Vec::new();
+    while Instant::now() < until {
+        let started = Instant::now();
+        kero.call(http, Method::GET, "/instances/load/status", &[], None).await;
+        took.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    took.sort();
+    (took[took.len() / 2], took[took.len() * 99 / 100], took.len())
+}
+
+fn manifest(name: &str, entry: &str, policy: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nversion = \"1\"\napi = \"kero:plugin@0.1\"\nentry = \"{entry}\"\nkind = \"transform\"\n\
+         on = [\"message\"]\non_error = \"{policy}\"\n{more}\n"
+    )
+}
+
+async fn upload(http: &reqwest::Client, kero: &Kero, manifest: &str, artefact: Vec<u8>) {
+    let mut body = Vec::new();
+    for (name, bytes) in [("manifest", manifest.as_bytes()), ("artefact", &artefact)] {
+        body.extend_from_slice(format!("--k\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--k--\r\n");
+    let request = http.post(format!("{}/plugins", kero.url)).header("x-api-key", KEY);
+    let answer = request.header("content-type", "multipart/form-data; boundary=k").body(body).send().await.unwrap();
+    assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+}
+
+async fn switch(http: &reqwest::Client, kero: &Kero, name: &str, on: bool) {
+    let view = kero.call(http, Method::GET, &format!("/plugins/{name}"), &[], None).await;
+    let active = view["data"]["state"] != "inactive";
+    if on && !active {
+        kero.call(
+            http,
+            Method::POST,
+            &format!("/plugins/{name}/versions/1/activate"),
+            &[],
+            Some(Value::Object(Default::default())),
+        )
+        .await;
+    } else if !on && active {
+        kero.call(http, Method::POST, &format!("/plugins/{name}/deactivate"), &[], None).await;
+    }
+}
+
+/// Counts what arrives.
+async fn sink() -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&received);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let counted = Arc::clone(&counted);
+                    async move {
+                        let _ = request.into_body().collect().await;
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                    }
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (url, received)
+}
