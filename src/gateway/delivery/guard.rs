@@ -49,6 +49,10 @@ pub enum UrlError {
     Private,
 }
 
+/// What is said of a name that has closed addresses.
+const CLOSED: &str = "the name leads into a private, loopback or reserved network (see delivery.allow_networks and \
+                      delivery.allow_hosts)";
+
 /// Whether the address is one of the public internet, in every spelling (mapped, 6to4, NAT64, Teredo).
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -241,7 +245,7 @@ impl<L: Lookup> Resolve for Guarded<L> {
             let addresses: Vec<SocketAddr> = usable.map(|address| SocketAddr::new(address, 0)).collect();
             if mixed && addresses.is_empty() {
                 metrics::counter!("kero_delivery_blocked_total", "reason" => "resolved").increment(1);
-                return Err(UrlError::Private.into());
+                return Err(CLOSED.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
