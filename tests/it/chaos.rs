@@ -19,6 +19,17 @@ pub fn setting(name: &str, default: u64) -> u64 {
 type Accepted = Arc<Mutex<BTreeMap<String, (String, String, String)>>>;
 
 const CHATS: usize = 4;
+const ACCOUNT: &str = "491551000099";
+
+/// What was done to it beside the kills.
+#[derive(Debug, Default)]
+struct Suffered {
+    /// It died at a named point.
+    crashes: usize,
+    flushes: usize,
+    pauses: usize,
+    redis_kills: usize,
+}
 
 fn chat(n: usize) -> String {
     format!("4915510001{n:02}")
@@ -71,7 +82,7 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     let kills = setting("KERO_CHAOS_KILLS", 20);
     let seed = setting("KERO_CHAOS_SEED", 7);
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-    let (simulator, redis, sink) = (simulator().await, Redis::start().await, Sink::start().await);
+    let (simulator, mut redis, sink) = (simulator().await, Redis::start().await, Sink::start().await);
     let options = Options::default()
         .redis(redis.url())
         .env(
@@ -84,7 +95,7 @@ async fn nothing_is_lost_or_doubled_over_kills() {
         .env("KERO_QUEUE__MAX_RETRIES", "50");
     let mut kero = Kero::start_with(&simulator, options).await;
     kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", "491551000099").await;
+    kero.pair(&simulator, "a", ACCOUNT).await;
     for n in 0..CHATS {
         person(&simulator, &chat(n), Script::Silent);
     }
@@ -100,23 +111,47 @@ async fn nothing_is_lost_or_doubled_over_kills() {
         })
         .collect();
 
+    let mut suffered = Suffered::default();
     for kill in 0..kills {
+        // now and then the next process is told to die at a named point of its work, instead of at any moment
+        if random.random_range(0..3) == 0 {
+            let point = crate::crash::POINTS[random.random_range(0..crate::crash::POINTS.len())];
+            let (name, _) = point.split_once(':').unwrap();
+            kero.set_env("KERO_CRASH_AT", &format!("{name}:{}", random.random_range(1..8)));
+            kero.restart().await;
+            url.lock().unwrap().clone_from(&kero.url);
+        }
         tokio::time::sleep(Duration::from_millis(random.random_range(50..900))).await;
+        let mut killed_redis = false;
         match random.random_range(0..8) {
-            0 => simulator.inject(FaultRule::new(Fault::DropSocket).phone("491551000099")),
-            1 => simulator.inject(FaultRule::new(Fault::AckMissing).phone("491551000099").count(1)),
-            2 => simulator.inject(FaultRule::new(Fault::AckDouble).phone("491551000099").count(3)),
-            3 => simulator.inject(
-                FaultRule::new(Fault::AckLate).delay(Duration::from_millis(300)).phone("491551000099").count(2),
-            ),
+            0 => simulator.inject(FaultRule::new(Fault::DropSocket).phone(ACCOUNT)),
+            1 => simulator.inject(FaultRule::new(Fault::AckMissing).phone(ACCOUNT).count(1)),
+            2 => simulator.inject(FaultRule::new(Fault::AckDouble).phone(ACCOUNT).count(3)),
+            3 => simulator
+                .inject(FaultRule::new(Fault::AckLate).delay(Duration::from_millis(300)).phone(ACCOUNT).count(2)),
             4 => {
                 redis.command(&["FLUSHALL"]).await;
+                suffered.flushes += 1;
+            }
+            5 => {
+                redis.command(&["CLIENT", "PAUSE", "500", "ALL"]).await;
+                suffered.pauses += 1;
+            }
+            6 => {
+                redis.kill().await;
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
+                killed_redis = true;
+                suffered.redis_kills += 1;
             }
             _ => {}
         }
-        kero.kill().await;
-        kero.launch().await;
+        suffered.crashes += usize::from(kero.has_exited());
+        kero.set_env("KERO_CRASH_AT", "");
+        kero.restart().await;
         url.lock().unwrap().clone_from(&kero.url);
+        if killed_redis {
+            redis.launch().await;
+        }
         if kill % 5 == 4 {
             kero.wait_status("a", "connected").await;
         }
@@ -138,11 +173,20 @@ async fn nothing_is_lost_or_doubled_over_kills() {
         accepted.keys().all(|correlation| told.contains(correlation)).then_some(())
     })
     .await;
-    check(&accepted, &sink, &simulator, seed);
-    println!("chaos: {kills} kills, {} accepted, seed {seed}: lost 0, doubled 0, out of order 0", accepted.len());
+    let resends = check(&accepted, &sink, &simulator, seed);
+    println!(
+        "chaos: {kills} kills, {} accepted, seed {seed}: lost 0, doubled 0, out of order 0; {resends} resends under the same id; {suffered:?}",
+        accepted.len()
+    );
 }
 
-fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, simulator: &Simulator, seed: u64) {
+/// How many stanzas repeated an id that WhatsApp had seen.
+fn check(
+    accepted: &BTreeMap<String, (String, String, String)>,
+    sink: &Sink,
+    simulator: &Simulator,
+    seed: u64,
+) -> usize {
     // exactly one message_ack event for each, and all of them sent
     let mut events: HashMap<String, HashMap<String, Value>> = HashMap::new();
     for event in sink.events("message_ack") {
@@ -184,6 +228,8 @@ fn check(accepted: &BTreeMap<String, (String, String, String)>, sink: &Sink, sim
         assert_eq!(shown, expected, "seed {seed}: chat {n} lost, doubled or disordered messages");
     }
     counters_are_unique(&ledger, seed);
+    let ids: HashSet<&str> = ledger.iter().map(|line| line.id.as_str()).collect();
+    ledger.len() - ids.len()
 }
 
 /// (device, recipient device, ratchet key, counter) names one message key: used twice, it breaks the encryption.

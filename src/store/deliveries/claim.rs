@@ -4,7 +4,7 @@ use super::{Delivery, Line, line_of};
 use crate::endpoints::{Endpoint, endpoint};
 use crate::entity::{deliveries, endpoints, events};
 use crate::events::Event;
-use crate::sql::{placeholders, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::{Store, StoreError};
 use kero_domain::{EndpointId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
@@ -136,10 +136,12 @@ impl Store {
         Ok(claimed)
     }
 
-    async fn events_by_row(&self, rows: Vec<i64>) -> Result<HashMap<i64, Event>, StoreError> {
+    async fn events_by_row(&self, mut rows: Vec<i64>) -> Result<HashMap<i64, Event>, StoreError> {
         if rows.is_empty() {
             return Ok(HashMap::new());
         }
+        let count = rows.len();
+        few_shapes(&mut rows, count, 1);
         let found = events::Entity::find().filter(events::Column::Pk.is_in(rows)).all(self.reader()).await?;
         Ok(self.read_events(found).await?.into_iter().map(|event| (event.row, event)).collect())
     }
