@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How long to wait for a connection, or for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What the writing connection of SQLite keeps of the file, in KiB when negative: the pages of the present work, so that
+/// they are not read again for each group.
+const CACHE: &str = "-16384";
 /// Prepared statements that a connection keeps: those of every kind in each of their shapes.
 const PREPARED: usize = 400;
 /// SQLite's page, unless an older file has another one.
@@ -61,6 +64,7 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
                     .foreign_keys(true)
                     .busy_timeout(PATIENCE)
                     .statement_cache_capacity(PREPARED)
+                    .pragma("cache_size", CACHE)
             });
             if config.max_size > 0 {
                 let pages = (config.max_size / SQLITE_PAGE).max(1).to_string();

@@ -10,7 +10,7 @@ use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Select, Value};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
@@ -223,7 +223,8 @@ impl Store {
 
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
-        self.read_events(pending(instance_pk).limit(limit).all(self.reader()).await?).await
+        let rows = self.reader().first(pending(instance_pk), limit).all(self.reader()).await?;
+        self.read_events(rows).await
     }
 
     /// Instances with events that wait for their fan-out.
@@ -239,9 +240,8 @@ impl Store {
         let find = Entity::find()
             .filter(Column::InstancePk.eq(instance_pk))
             .filter(Column::Seq.gt(seq))
-            .order_by_asc(Column::Seq)
-            .limit(limit);
-        self.read_events(find.all(self.reader()).await?).await
+            .order_by_asc(Column::Seq);
+        self.read_events(self.reader().first(find, limit).all(self.reader()).await?).await
     }
 
     pub async fn event_by_id(&self, id: EventId) -> Result<Option<Event>, StoreError> {

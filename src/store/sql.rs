@@ -4,8 +4,8 @@
 
 use crate::StoreError;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
-    Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExecResult, QueryResult,
+    QueryTrait, Select, SelectModel, SelectorRaw, Statement, Value,
 };
 use std::fmt::Write;
 use std::sync::Arc;
@@ -89,6 +89,14 @@ impl Db {
             sql = positional(sql);
         }
         Statement::from_sql_and_values(self.get_database_backend(), sql, values)
+    }
+
+    /// The first rows of a query. The limit stands in the text: SQLite prepares a statement with it as a parameter anew
+    /// each time that it is run.
+    pub(crate) fn first<E: EntityTrait>(&self, find: Select<E>, limit: u64) -> SelectorRaw<SelectModel<E::Model>> {
+        let mut statement = find.build(self.get_database_backend());
+        let _ = write!(statement.sql, " LIMIT {limit}");
+        E::find().from_raw_sql(statement)
     }
 
     /// Runs a statement; the number of rows it touched.

@@ -14,6 +14,7 @@ enum Kind {
     Accept,
     Intend,
     Settle,
+    Receipt,
     Append,
     Spread,
     Record,
@@ -31,6 +32,8 @@ impl Step {
         match (self.kind, kind) {
             (Kind::Run, _) | (Kind::Device, Kind::Put(..)) => true,
             (Kind::Put(mine, _), Kind::Put(table, _)) => mine == table,
+            // the events of one source come in their order
+            (Kind::Receipt, Kind::Append) | (Kind::Append, Kind::Receipt) => true,
             _ => false,
         }
     }
@@ -46,6 +49,7 @@ fn kind(op: &Op) -> Kind {
         Op::Accept(_) => Kind::Accept,
         Op::Intend(_) => Kind::Intend,
         Op::Settle(_) => Kind::Settle,
+        Op::Receipt(_) => Kind::Receipt,
         Op::Append(_) => Kind::Append,
         Op::Spread(_) => Kind::Spread,
         Op::Record(_) => Kind::Record,
@@ -62,9 +66,9 @@ fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
         let kind = kind(&pending.op);
         let joins = !matches!(kind, Kind::Run | Kind::Device);
         let mut place = None;
-        for step in steps.iter_mut().rev() {
+        for (at, step) in steps.iter().enumerate().rev() {
             if joins && step.kind == kind {
-                place = Some(step);
+                place = Some(at);
                 break;
             }
             if step.holds(kind) {
@@ -72,7 +76,13 @@ fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
             }
         }
         match place {
-            Some(step) => step.members.push(n),
+            // after the results of the messages that they are about
+            Some(at) if kind == Kind::Receipt => {
+                let mut step = steps.remove(at);
+                step.members.push(n);
+                steps.push(step);
+            }
+            Some(at) => steps[at].members.push(n),
             None => steps.push(Step { kind, members: vec![n] }),
         }
     }
@@ -99,6 +109,7 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
             Kind::Accept => jobs::accept(tx, members!(group, step, Accept).map(Box::as_mut).collect()).await?,
             Kind::Intend => jobs::intend(tx, members!(group, step, Intend).map(Box::as_mut).collect()).await?,
             Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
+            Kind::Receipt => jobs::receipts(tx, members!(group, step, Receipt).map(Box::as_mut).collect()).await?,
             Kind::Append => events::append(tx, members!(group, step, Append).collect()).await?,
             Kind::Spread => events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
             Kind::Record => deliveries::record(tx, members!(group, step, Record).map(Box::as_mut).collect()).await?,
