@@ -3,10 +3,10 @@
 
 use super::registry::Chain;
 use super::{fanout, record, setting};
-use crate::Gateway;
 use crate::delivery::classify::Verdict;
 use crate::delivery::exchange::Answer;
 use crate::delivery::prepare::Prepared;
+use crate::{Gateway, crash};
 use kero_domain::{DeliveryId, Timestamp};
 use kero_hooks::chain::{End, Tries};
 use kero_hooks::policy::ERROR_HEADER;
@@ -54,6 +54,10 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
     if delivery.request.is_some() || !table.shapes(event.kind, &event.instance_id, &endpoint) {
         return None;
     }
+    if gateway.inner.instances.get(&event.instance_id).is_none() {
+        // it is going: its deliveries go with it
+        return Some(Shaping::Wait { until: Timestamp::now().after(HELD) });
+    }
     let seen = fanout::shown(event, None);
     let (hooks, passed_by) = match table.for_delivery(&seen, &endpoint) {
         Chain::Run { hooks, passed_by } => (hooks, passed_by),
@@ -75,6 +79,7 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
     let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
     let Chained { end, effects, records } =
         host.run_shapes(hooks, asked, shown.clone(), tries, &setting(gateway)).await;
+    crash::point("hook:after_shape");
     match end {
         End::Go(shaped) => {
             let mut failures = passed_by;
@@ -131,6 +136,7 @@ pub(crate) async fn judge(
     let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
     let sent = request(prepared, path(&url));
     let ran = host.run_judges(hooks, asked, sent, response, judged, &setting(gateway)).await;
+    crash::point("hook:after_judge");
     let verdict = match ran.end {
         End::Go(Judgement::Success) => Verdict::Success,
         End::Go(Judgement::Retry { after }) => Verdict::Retry { after },
@@ -187,6 +193,7 @@ async fn keep(
     let left = hooked(gateway, delivery, effects, records);
     let stored =
         gateway.store().shape_delivery(event.instance_pk, delivery.id, event.row, prepared.encode(), left).await;
+    crash::point("hook:after_shape_commit");
     match stored {
         Ok(Shaped { request, jobs, over_quota }) => {
             took_sends(gateway, delivery, &jobs, &over_quota);
