@@ -7,7 +7,7 @@ use crate::delivery::classify::Verdict;
 use crate::delivery::exchange::Answer;
 use crate::delivery::prepare::Prepared;
 use crate::{Gateway, crash};
-use kero_domain::{DeliveryId, Timestamp};
+use kero_domain::{DeliveryId, EndpointId, Timestamp};
 use kero_hooks::chain::{End, Tries};
 use kero_hooks::policy::ERROR_HEADER;
 use kero_hooks::run::{Chained, Record};
@@ -15,25 +15,70 @@ use kero_hooks::verdict::RESPONSE_BODY;
 use kero_hooks::{Effects, Judgement, Request, Response};
 use kero_store::{Delivery, Hooked, Shaped, StoreError};
 use reqwest::Url;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a delivery waits for a plugin that is suspended or cannot be run, before it is looked at again.
 const HELD: Duration = Duration::from_secs(30);
 
-/// Failed tries of hooks that ask for another, by delivery. Lost without harm.
+/// What is known of deliveries whose hooks have to be called later. Lost without harm.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<HashMap<DeliveryId, Tries>>);
+pub(super) struct Waiting {
+    /// Failed tries of hooks that ask for another.
+    tries: Mutex<HashMap<DeliveryId, Tries>>,
+    /// Deliveries that wait for a plugin, with their instance and endpoint.
+    held: Mutex<HashMap<DeliveryId, (i64, EndpointId)>>,
+}
+
+/// Held deliveries that are let go at once when plugins change; those beyond are found when their time comes.
+const LET_GO: usize = 10_000;
 
 impl Waiting {
     fn take(&self, delivery: DeliveryId) -> Tries {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&delivery).unwrap_or_default()
+        self.held().remove(&delivery);
+        self.tries().remove(&delivery).unwrap_or_default()
     }
 
     fn put(&self, delivery: DeliveryId, tries: Tries) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(delivery, tries);
+        self.tries().insert(delivery, tries);
     }
+
+    fn tries(&self) -> MutexGuard<'_, HashMap<DeliveryId, Tries>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, (i64, EndpointId)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A delivery was put off for a hook.
+pub(crate) fn held(gateway: &Gateway, delivery: &Delivery) {
+    let mut held = gateway.inner.hooks.waiting.held();
+    if held.len() < LET_GO {
+        held.insert(delivery.id, (delivery.event.instance_pk, delivery.endpoint.id));
+    }
+}
+
+/// Plugins changed: what was held for one is looked at again now.
+pub(super) fn let_go(gateway: &Gateway) {
+    let held = std::mem::take(&mut *gateway.inner.hooks.waiting.held());
+    if held.is_empty() {
+        return;
+    }
+    let (gateway, task) = (gateway.clone(), gateway.inner.tasks.clone());
+    task.spawn(async move {
+        let now = Timestamp::now();
+        let mut endpoints = BTreeSet::new();
+        for (delivery, (instance_pk, endpoint)) in held {
+            // one that could not be put forward comes when its time does
+            if gateway.store().hold_delivery(instance_pk, delivery, now).await.is_ok() {
+                endpoints.insert(endpoint);
+            }
+        }
+        gateway.inner.delivery.due(endpoints.into_iter().collect());
+    });
 }
 
 /// What shaping came to.

@@ -14,7 +14,7 @@ mod trial;
 mod upload;
 
 pub use admin::{Activation, PluginState, PluginView, VersionView};
-pub(crate) use delivery::{Shaping, judge, shape, took_sends};
+pub(crate) use delivery::{Shaping, held, judge, shape, took_sends};
 pub(crate) use fanout::fan_out;
 pub use kero_hooks::Kind as PluginKind;
 pub use kero_hooks::dry::Report;
