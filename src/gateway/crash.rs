@@ -24,8 +24,10 @@ mod told {
 
     fn plan() -> Option<Plan> {
         let text = std::env::var("KERO_CRASH_AT").ok()?;
-        let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
-        Some(Plan { name: name.to_owned(), left: AtomicU64::new(times.parse().unwrap_or(1)) })
+        // a name may have a colon of its own
+        let numbered = text.rsplit_once(':').and_then(|(name, times)| Some((name, times.parse().ok()?)));
+        let (name, times) = numbered.unwrap_or((&text, 1));
+        Some(Plan { name: name.to_owned(), left: AtomicU64::new(times) })
     }
 
     pub(crate) fn point(name: &str) {

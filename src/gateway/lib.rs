@@ -167,6 +167,8 @@ impl Gateway {
         // before anything is fanned out: an event must not go by a hook that is not in place yet
         hooks::load(&gateway).await?;
         load::count(&gateway).await?;
+        // before anything is delivered: what a delivery's hooks store and send belongs to its instance
+        instances::load(&gateway).await?;
         let spawn = |task| {
             gateway.inner.tasks.spawn(task);
         };
@@ -176,7 +178,6 @@ impl Gateway {
         spawn(boxed(queue::tend(gateway.clone())));
         spawn(boxed(hooks::tend(gateway.clone())));
         spawn(boxed(retention::run(gateway.clone())));
-        instances::load(&gateway).await?;
         spawn(boxed(instances::resume(gateway.clone())));
         spawn(boxed(instances::watch_poisoned(gateway.clone())));
         gateway.inner.ready.store(true, Ordering::Release);

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Hooks that one event meets at most.
+/// Hooks that one event meets at most. Those behind are not skipped in silence: their policy decides, as when they are
+/// suspended.
 pub const LONGEST: usize = 16;
 
 /// The transforms of an event, in the order in which they are called. A plugin does not meet events that its own
@@ -33,7 +34,6 @@ pub fn for_delivery(hooks: &[Arc<Hook>], event: &Event, endpoint: &str) -> Vec<A
 fn ordered(hooks: &[Arc<Hook>], wanted: impl Fn(&Manifest) -> bool) -> Vec<Arc<Hook>> {
     let mut chain: Vec<Arc<Hook>> = hooks.iter().filter(|hook| wanted(&hook.manifest)).cloned().collect();
     chain.sort_by(|a, b| (a.manifest.order, &a.manifest.name).cmp(&(b.manifest.order, &b.manifest.name)));
-    chain.truncate(LONGEST);
     chain
 }
 

@@ -4,7 +4,7 @@ use crate::engine::Host;
 use crate::error::CompileError;
 use crate::info::Info;
 use crate::manifest::Kind;
-use crate::{snapshot, v0_1};
+use crate::{snapshot, versions};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub struct Compiled {
 }
 
 pub(crate) struct Inner {
-    pub(crate) adapter: v0_1::Adapter,
+    pub(crate) adapter: versions::Adapter,
     info: Info,
 }
 
@@ -96,7 +96,7 @@ impl Host {
                 }
             };
             let mut info = Info::of(&host.engine, &component)?;
-            let adapter = v0_1::Adapter::link(&host.engine, &component, &info, runner)?;
+            let adapter = versions::Adapter::link(&host.engine, &component, &info, runner)?;
             if !from_cache && let Some(cache) = &host.cache {
                 cache.store(&bytes, &component);
             }

@@ -7,6 +7,7 @@ use crate::grants::Grants;
 use crate::host::log::LogLine;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, ManifestError, Name};
+use crate::versions;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,11 @@ impl Hook {
             let exports = compiled.info().exports.join(", ");
             let kind = manifest.kind.as_str();
             return Err(ManifestError(format!("kind = {kind:?}, but the artefact exports {exports}")));
+        }
+        let built = &compiled.info().wit;
+        if manifest.wit() != Some(versions::minor(built)) {
+            let api = &manifest.api;
+            return Err(ManifestError(format!("api = {api:?}, but the artefact was built against version {built}")));
         }
         if let Some((pointer, complaint)) = manifest.check_config(&config).into_iter().next() {
             return Err(ManifestError(format!("config{pointer}: {complaint}")));

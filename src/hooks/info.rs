@@ -2,13 +2,11 @@
 
 use crate::error::CompileError;
 use crate::manifest::Kind;
+use crate::versions::{VERSIONS, minor};
 use serde::Serialize;
 use std::time::Duration;
 use wasmtime::Engine;
 use wasmtime::component::Component;
-
-/// The WIT versions that this build has an adapter for, as MAJOR.MINOR.
-pub const VERSIONS: &[&str] = &["0.1"];
 
 /// The exported interface of each kind.
 pub(crate) const ON_EVENT: &str = "kero:plugin/on-event";
@@ -50,8 +48,7 @@ impl Info {
                 ON_DELIVERY => Kind::Delivery,
                 _ => continue,
             };
-            let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
-            if !VERSIONS.contains(&minor) {
+            if !VERSIONS.contains(&minor(version)) {
                 let known = VERSIONS.iter().map(|version| format!("{name}@{version}.x")).collect::<Vec<_>>().join(", ");
                 return Err(CompileError::UnknownVersion { found: export.clone(), known });
             }

@@ -5,7 +5,7 @@ use crate::engine::{Host, Inner, POOL};
 use crate::hook::Seat;
 use crate::host::{State, Task, wasi};
 use crate::limits::Meter;
-use crate::v0_1::Guest;
+use crate::versions::Guest;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Instant;

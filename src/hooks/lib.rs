@@ -6,7 +6,7 @@
 //! ```text
 //! upload ─ compile ─ info ─────────────► Compiled ─┐
 //! plugin.toml ─ manifest ── grants ────────────────┴─► Hook
-//! event ─ chain ─ run ─ call ─ instance ─ v0_1 ─ guest ─ host/ ─ capabilities (traits the gateway implements)
+//! event ─ chain ─ run ─ call ─ instance ─ versions/v0_1 ─ guest ─ host/ ─ capabilities (traits the gateway implements)
 //!                  └─ verdict · ack rule · policy · breaker ─► End, Effects, Records: what the gateway commits
 //! ```
 //!
@@ -49,7 +49,11 @@ pub mod run;
 mod snapshot;
 pub mod template;
 mod v0_1;
+#[cfg(test)]
+#[path = "tests/next/v0_2.rs"]
+mod v0_2;
 pub mod verdict;
+mod versions;
 mod work;
 
 pub use cache::CacheConfig;
@@ -63,7 +67,8 @@ pub use event::Event;
 pub use grants::Grants;
 pub use hook::{Hook, Seat};
 pub use host::log::{Level, LogLine};
-pub use info::{Info, VERSIONS};
+pub use info::Info;
 pub use limits::{Limits, Maxima, Wishes};
 pub use manifest::{Kind, Manifest, ManifestError};
 pub use verdict::{Judgement, Request, Response, Verdict};
+pub use versions::VERSIONS;

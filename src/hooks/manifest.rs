@@ -3,13 +3,14 @@
 use crate::grants::Grants;
 use crate::limits::Wishes;
 use crate::policy::Policy;
+use crate::versions::VERSIONS;
 use kero_domain::EventKind;
 use kero_domain::endpoint::EventFilter;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The WIT package that this build reads, as manifests name it.
-pub const API: &str = "kero:plugin@0.1";
+/// What a manifest's `api` begins with; MAJOR.MINOR of a published version follows.
+const PACKAGE: &str = "kero:plugin@";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +82,36 @@ pub struct ConfigSection {
     pub schema: Option<serde_json::Value>,
 }
 
+/// Bytes of a manifest in TOML.
+pub const LARGEST: usize = 64 << 10;
+/// Entries of a list of names or URLs: all of them are looked at for each event.
+const PATTERNS: usize = 256;
+
+/// Where a schema marks a secret that would not be treated as one: only whole members of the settings are hidden.
+fn hidden_secret(schema: &serde_json::Value) -> Option<String> {
+    fn walk(value: &serde_json::Value, path: &mut Vec<String>) -> Option<String> {
+        let members: Vec<(String, &serde_json::Value)> = match value {
+            serde_json::Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), value)).collect(),
+            serde_json::Value::Array(items) => items.iter().enumerate().map(|(n, it)| (n.to_string(), it)).collect(),
+            _ => return None,
+        };
+        for (name, value) in members {
+            let at_top = matches!(&path[..], [properties, _] if properties == "properties");
+            if name == "writeOnly" && value == &serde_json::Value::Bool(true) && !at_top {
+                return Some(path.iter().map(|part| format!("/{part}")).collect());
+            }
+            path.push(name);
+            let found = walk(value, path);
+            path.pop();
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+    walk(schema, &mut Vec::new())
+}
+
 fn everything() -> Vec<Pattern> {
     vec![Pattern("*".to_owned())]
 }
@@ -99,7 +130,11 @@ const fn fifty() -> i32 {
 pub struct ManifestError(pub String);
 
 impl Manifest {
+    /// At most [`LARGEST`] bytes.
     pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
+        if text.len() > LARGEST {
+            return Err(ManifestError(format!("it has {} bytes; at most {LARGEST} are accepted", text.len())));
+        }
         let manifest: Self =
             toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))?;
         manifest.check()?;
@@ -115,20 +150,36 @@ impl Manifest {
     fn check(&self) -> Result<(), ManifestError> {
         let fail = |text: String| Err(ManifestError(text));
         let version = self.version.as_bytes();
-        if version.is_empty()
+        // a path's part: neither `.` nor `..`
+        if !version.first().is_some_and(u8::is_ascii_alphanumeric)
             || version.len() > 64
             || !version.iter().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(b))
         {
-            return fail(format!("version {:?}: 1 to 64 of a-z, 0-9, `.`, `_`, `+`, `-`", self.version));
+            return fail(format!(
+                "version {:?}: 1 to 64 of a-z, A-Z, 0-9, `.`, `_`, `+`, `-`, beginning with a letter or digit",
+                self.version
+            ));
         }
-        if self.api != API {
-            return fail(format!("api {:?}: this gateway speaks {API:?}", self.api));
+        if !self.wit().is_some_and(|wit| VERSIONS.contains(&wit)) {
+            let known = VERSIONS.iter().map(|version| format!("\"{PACKAGE}{version}\"")).collect::<Vec<_>>().join(", ");
+            return fail(format!("api {:?}: this gateway speaks {known}", self.api));
         }
         if self.entry.is_empty()
-            || self.entry.contains(['/', '\\'])
+            || self.entry.len() > 128
+            || self.entry.contains(|c: char| matches!(c, '/' | '\\') || c.is_control())
             || !(self.is_script() || self.entry.ends_with(".wasm"))
         {
             return fail(format!("entry {:?}: the name of a .wasm or .js file beside the manifest", self.entry));
+        }
+        for (member, patterns) in [("instances", &self.instances), ("endpoints", &self.endpoints)] {
+            if patterns.is_empty() || patterns.len() > PATTERNS || patterns.iter().any(|it| it.0.len() > 128) {
+                return fail(format!(
+                    "{member}: 1 to {PATTERNS} names or beginnings of names, each of at most 128 bytes"
+                ));
+            }
+        }
+        if self.grants.http.len() > PATTERNS {
+            return fail(format!("grants.http: at most {PATTERNS} URLs"));
         }
         if self.kind == Kind::Transform && !is_everything(&self.endpoints) {
             return fail(
@@ -139,12 +190,21 @@ impl Manifest {
         if self.reuse.is_some_and(|reuse| reuse.calls == 0 || reuse.age.is_zero()) {
             return fail("reuse: calls and age must be more than nothing".to_owned());
         }
-        if let Some(schema) = &self.config.schema
-            && let Err(error) = jsonschema::validator_for(schema)
-        {
+        let Some(schema) = &self.config.schema else { return Ok(()) };
+        if let Err(error) = jsonschema::validator_for(schema) {
             return fail(format!("config.schema is not a JSON Schema: {error}"));
         }
+        if let Some(place) = hidden_secret(schema) {
+            return fail(format!(
+                "config.schema{place}: `writeOnly` may only stand at a member of the top level; mark that one as a whole"
+            ));
+        }
         Ok(())
+    }
+
+    /// MAJOR.MINOR of the WIT package that the plugin is written for.
+    pub(crate) fn wit(&self) -> Option<&str> {
+        self.api.strip_prefix(PACKAGE)
     }
 
     pub fn is_script(&self) -> bool {

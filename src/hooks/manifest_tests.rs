@@ -73,6 +73,21 @@ fn says_what_is_wrong() {
         ("order = 10", "ordre = 10", "unknown field `ordre`"),
         ("\"message_ack\"]", "\"massage\"]", "unknown event"),
         ("type = \"object\"", "type = \"objekt\"", "config.schema"),
+        ("1.2.0", "..", "beginning with a letter or digit"),
+        ("1.2.0", "ä", "beginning with a letter or digit"),
+        ("crm-sync", "crm\u{202e}sync", "1 to 64 of a-z"),
+        ("[\"shop-*\"]", "[]", "instances: 1 to 256"),
+        ("hook.wasm", "a\\u0007.wasm", "beside the manifest"),
+        // schemas are not fetched: neither from the network nor from files
+        ("type = \"object\"", "\"$ref\" = \"http://127.0.0.1:9/schema\"", "config.schema"),
+        ("type = \"object\"", "\"$ref\" = \"file:///etc/passwd\"", "config.schema"),
+        // what would not be hidden must not look as if it were
+        (
+            "{ type = \"integer\" }",
+            "{ properties.key = { writeOnly = true } }",
+            "/properties/limit/properties/key: `writeOnly`",
+        ),
+        ("{ type = \"integer\" }", "{ allOf = [{ writeOnly = true }] }", "`writeOnly` may only stand"),
     ] {
         let error = with(from, to);
         assert!(error.contains(expected), "{to}: {error}");
@@ -87,4 +102,15 @@ fn the_sample_of_the_authors_guide_is_a_manifest() {
     for sample in samples {
         Manifest::from_toml(sample).unwrap();
     }
+}
+
+#[test]
+fn a_huge_manifest_is_refused_unread() {
+    let huge = format!("{GOOD}\n# {}", "x".repeat(LARGEST));
+    assert!(Manifest::from_toml(&huge).unwrap_err().0.contains("at most 65536"));
+    let many: Vec<String> = (0..300).map(|n| format!("\"i{n}\"")).collect();
+    let error = Manifest::from_toml(&GOOD.replace("\"shop-*\"", &many.join(", "))).unwrap_err();
+    assert!(error.0.contains("1 to 256"), "{error}");
+    let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+    assert!(Manifest::from_toml(&GOOD.replace("order = 10", &format!("order = {deep}"))).is_err());
 }

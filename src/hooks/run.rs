@@ -3,10 +3,10 @@
 use crate::ack;
 use crate::breaker::{Gate, PROBE_AFTER_MS};
 use crate::call::{self, Cost, Delivery, Ran, Setting};
-use crate::chain::{End, Outcome, Tries};
+use crate::chain::{End, LONGEST, Outcome, Tries};
 use crate::effects::Effects;
 use crate::engine::{Host, Inner};
-use crate::error::{Class, HookError};
+use crate::error::{Class, HookError, Kind};
 use crate::event::Event;
 use crate::hook::Hook;
 use crate::host::log::LogLine;
@@ -16,7 +16,7 @@ use crate::work::{Answer, Question, Work};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A chain that was run.
 #[derive(Debug, Clone)]
@@ -58,9 +58,12 @@ enum Part {
     PassedBy(String),
     Dropped(String),
     Dead(String),
-    Later(std::time::Duration, String),
+    Later(Duration, String),
     Held(i64, String),
 }
+
+/// What a hook gets at least when those before it used up the chain's time: enough for any that does not wait.
+const LAST: Duration = Duration::from_millis(100);
 
 struct Walk {
     host: Arc<Inner>,
@@ -150,9 +153,9 @@ fn stopping<T>() -> Chained<T> {
 impl Walk {
     async fn transforms(mut self, hooks: Vec<Arc<Hook>>) -> Chained<Outcome> {
         let mut outcome = Outcome::default();
-        for hook in hooks {
+        for (place, hook) in hooks.into_iter().enumerate() {
             let question = Question::Handle { data: outcome.data(&self.event).to_owned() };
-            match self.part(&hook, question).await {
+            match self.part(&hook, place, question).await {
                 Part::Answered(Answer::Verdict(verdict)) => {
                     let (verdict, refused) = ack::guard(&self.event, verdict, hook.grants.drop_ack);
                     self.note(refused.map(str::to_owned));
@@ -173,9 +176,9 @@ impl Walk {
 
     async fn shapes(mut self, hooks: Vec<Arc<Hook>>, data: String, request: Request) -> Chained<Shaped> {
         let mut shaped = Shaped { request, failures: Vec::new() };
-        for hook in hooks {
+        for (place, hook) in hooks.into_iter().enumerate() {
             let question = Question::Shape { data: data.clone(), request: shaped.request.clone() };
-            match self.part(&hook, question).await {
+            match self.part(&hook, place, question).await {
                 Part::Answered(Answer::Request(request)) => shaped.request = request,
                 Part::Answered(_) => {}
                 Part::PassedBy(failure) => shaped.failures.push(failure),
@@ -196,10 +199,10 @@ impl Walk {
         usual: Judgement,
     ) -> Chained<Judgement> {
         let mut said = usual;
-        for hook in hooks {
+        for (place, hook) in hooks.into_iter().enumerate() {
             let (request, response) = (request.clone(), response.clone());
             let question = Question::Judge { request, response, usual: said.clone() };
-            if let Part::Answered(Answer::Judgement(judgement)) = self.part(&hook, question).await {
+            if let Part::Answered(Answer::Judgement(judgement)) = self.part(&hook, place, question).await {
                 said = judgement;
             }
         }
@@ -224,8 +227,13 @@ impl Walk {
     }
 
     /// Calls one hook until it answers or its tries for now are over.
-    async fn part(&mut self, hook: &Arc<Hook>, question: Question) -> Part {
+    async fn part(&mut self, hook: &Arc<Hook>, place: usize, question: Question) -> Part {
         let now = self.now();
+        if place >= LONGEST {
+            let why = format!("more than {LONGEST} hooks meet this event");
+            self.record(hook, "suspended", Some(why.clone()), Cost::default(), Vec::new());
+            return self.policy(hook, "suspended", why, Some(now + PROBE_AFTER_MS));
+        }
         if let Gate::Shut { until } = hook.breaker().ask(now) {
             self.record(hook, "suspended", None, Cost::default(), Vec::new());
             return self.policy(hook, "suspended", "suspended after too many faults".to_owned(), Some(until));
@@ -237,8 +245,11 @@ impl Walk {
             wall: hook.limits.wall,
             question,
         };
+        let own = hook.limits.wall.min(self.host.config.chain);
+        // those before it used up what it needs: then a time-out says nothing about it
+        let is_cut = self.left() + LAST < own;
         loop {
-            work.wall = hook.limits.wall.min(self.host.config.chain.saturating_sub(self.started.elapsed()));
+            work.wall = own.min(self.left());
             let ran = call::run(&self.host, hook, &self.setting.capabilities, self.outside.clone(), &work).await;
             let Ran { answer, effects, logs, cost } = ran;
             let failed = match answer {
@@ -252,18 +263,24 @@ impl Walk {
                 Err(failed) => failed,
             };
             self.record(hook, failed.kind.as_str(), Some(failed.detail.clone()), cost, logs);
-            if hook.breaker().record(self.now(), failed.kind.class() == Class::Fault) {
+            let class = if is_cut && failed.kind == Kind::Wall { Class::Transient } else { failed.kind.class() };
+            if hook.breaker().record(self.now(), class == Class::Fault) {
                 tracing::warn!(plugin = %failed.plugin, version = failed.version, kind = %failed.kind, "hook suspended");
             }
             let tries = self.tries.entry(failed.plugin.clone()).or_default();
             *tries += 1;
-            match step(failed.kind.class(), *tries) {
+            match step(class, *tries) {
                 Step::Again => {}
                 Step::Later(after) => return Part::Later(after, failed.to_string()),
                 Step::Hold => return Part::Held(self.now() + PROBE_AFTER_MS, failed.to_string()),
                 Step::GiveUp => return self.give_up(hook, &failed),
             }
         }
+    }
+
+    /// What is left of the chain's time.
+    fn left(&self) -> Duration {
+        self.host.config.chain.saturating_sub(self.started.elapsed()).max(LAST)
     }
 
     fn give_up(&self, hook: &Hook, failed: &HookError) -> Part {

@@ -26,7 +26,8 @@ struct Arguments {
 enum Benchmark {
     /// Sequential synchronous sends over one connection, against a bare client that waits for each ack.
     Sync(Common),
-    /// Deliveries with no, one and ten hooks, and the API beside a plugin that spins.
+    /// Calls of hooks beside a native closure, deliveries with no, one and ten hooks, the API and another plugin beside
+    /// one that misbehaves.
     Hooks(Common),
     /// Asynchronous sends to 64 chats an instance, against bare clients with as many sends in flight.
     Async {

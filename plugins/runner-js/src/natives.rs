@@ -9,6 +9,24 @@ fn thrown(ctx: &Ctx<'_>, what: &str, why: &str) -> rquickjs::Error {
     Exception::throw_message(ctx, &format!("{what}: {why}"))
 }
 
+/// The same, marked as something that may work later: uncaught, it asks for another try, as in the SDK for Rust.
+fn thrown_for_now(ctx: &Ctx<'_>, what: &str, why: &str) -> rquickjs::Error {
+    match Exception::from_message(ctx.clone(), &format!("{what}: {why}")) {
+        Ok(exception) => match exception.set("retry", true) {
+            Ok(()) => exception.throw(),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    }
+}
+
+fn kv_error(ctx: &Ctx<'_>, what: &str, error: &kv::KvError) -> rquickjs::Error {
+    match error {
+        kv::KvError::Unavailable(why) => thrown_for_now(ctx, what, why),
+        other => thrown(ctx, what, of_kv(other)),
+    }
+}
+
 fn of_kv(error: &kv::KvError) -> &str {
     match error {
         kv::KvError::Denied(why) | kv::KvError::Unavailable(why) => why,
@@ -51,26 +69,26 @@ pub(crate) fn define(ctx: &Ctx<'_>) -> Result<()> {
     natives.set(
         "kvGet",
         Function::new(ctx.clone(), |ctx: Ctx<'_>, key: String| {
-            let value = kv::get(&key).map_err(|error| thrown(&ctx, "kv.get", of_kv(&error)))?;
+            let value = kv::get(&key).map_err(|error| kv_error(&ctx, "kv.get", &error))?;
             Ok::<_, rquickjs::Error>(value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
         })?,
     )?;
     natives.set(
         "kvSet",
         Function::new(ctx.clone(), |ctx: Ctx<'_>, key: String, value: String, ttl: Option<u32>| {
-            kv::set(&key, value.as_bytes(), ttl).map_err(|error| thrown(&ctx, "kv.set", of_kv(&error)))
+            kv::set(&key, value.as_bytes(), ttl).map_err(|error| kv_error(&ctx, "kv.set", &error))
         })?,
     )?;
     natives.set(
         "kvDelete",
         Function::new(ctx.clone(), |ctx: Ctx<'_>, key: String| {
-            kv::delete(&key).map_err(|error| thrown(&ctx, "kv.delete", of_kv(&error)))
+            kv::delete(&key).map_err(|error| kv_error(&ctx, "kv.delete", &error))
         })?,
     )?;
     natives.set(
         "kvIncrement",
         Function::new(ctx.clone(), |ctx: Ctx<'_>, key: String, by: f64, ttl: Option<u32>| {
-            let sum = kv::increment(&key, by as i64, ttl).map_err(|error| thrown(&ctx, "kv.increment", of_kv(&error)))?;
+            let sum = kv::increment(&key, by as i64, ttl).map_err(|error| kv_error(&ctx, "kv.increment", &error))?;
             Ok::<_, rquickjs::Error>(sum as f64)
         })?,
     )?;
@@ -96,7 +114,10 @@ fn fetch(
     let headers =
         headers.chunks_exact(2).map(|it| http::Header { name: it[0].clone(), value: it[1].clone() }).collect();
     let request = http::Request { method, url, headers, body: body.into_bytes(), timeout_ms: timeout };
-    let response = http::fetch(&request).map_err(|error| thrown(&ctx, "fetch", of_http(&error)))?;
+    let response = http::fetch(&request).map_err(|error| match &error {
+        http::HttpError::Timeout | http::HttpError::Failed(_) => thrown_for_now(&ctx, "fetch", of_http(&error)),
+        http::HttpError::Denied(_) | http::HttpError::TooLarge => thrown(&ctx, "fetch", of_http(&error)),
+    })?;
     let pairs = response.headers.iter().map(|it| format!("[{},{}]", quote(&it.name), quote(&it.value)));
     Ok(format!(
         r#"{{"status":{},"headers":[{}],"body":{}}}"#,

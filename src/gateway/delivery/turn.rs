@@ -6,7 +6,7 @@
 use super::attempt::{self, Ready};
 use super::breaker::Pass;
 use super::gate::{Gate, Health};
-use crate::Gateway;
+use crate::{Gateway, hooks};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use kero_domain::endpoint::DisabledReason;
@@ -82,9 +82,11 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
         let (prepared, shaped) = match attempt::ready(gateway, &delivery, raw.remove(&delivery.event.row)).await {
             Ready::Send(prepared, shaped) => (prepared, shaped),
             Ready::Wait(until) => {
-                let held = gateway.store().hold_delivery(delivery.event.instance_pk, delivery.id, until).await;
-                if let Err(error) = held {
-                    tracing::warn!(delivery = %delivery.id, error = &error as &dyn std::error::Error, "a delivery could not be held");
+                match gateway.store().hold_delivery(delivery.event.instance_pk, delivery.id, until).await {
+                    Ok(()) => hooks::held(gateway, &delivery),
+                    Err(error) => {
+                        tracing::warn!(delivery = %delivery.id, error = &error as &dyn std::error::Error, "a delivery could not be held")
+                    }
                 }
                 end = TurnEnd::At(until);
                 break;

@@ -264,10 +264,14 @@ impl Gateway {
         let mut config = registry::settings(&plugin);
         plugin.config = None;
         let mut secrets = Vec::new();
-        if let Some(members) = config.as_object_mut() {
-            for secret in manifest.secret_settings() {
-                if members.shift_remove(secret).is_some() {
-                    secrets.push(secret.to_owned());
+        if let Some(members) = config.as_object_mut().filter(|members| !members.is_empty()) {
+            // what any version called a secret was stored as one, whatever the active one says
+            for version in self.store().plugin_versions(&plugin.name).await.map_err(fault)? {
+                let Ok(of_version) = Manifest::from_json(version.manifest) else { continue };
+                for secret in of_version.secret_settings() {
+                    if members.shift_remove(secret).is_some() {
+                        secrets.push(secret.to_owned());
+                    }
                 }
             }
         }

@@ -3,11 +3,11 @@
 
 use super::registry::Chain;
 use super::{fanout, record, setting};
-use crate::Gateway;
 use crate::delivery::classify::Verdict;
 use crate::delivery::exchange::Answer;
 use crate::delivery::prepare::Prepared;
-use kero_domain::{DeliveryId, Timestamp};
+use crate::{Gateway, crash};
+use kero_domain::{DeliveryId, EndpointId, Timestamp};
 use kero_hooks::chain::{End, Tries};
 use kero_hooks::policy::ERROR_HEADER;
 use kero_hooks::run::{Chained, Record};
@@ -15,25 +15,70 @@ use kero_hooks::verdict::RESPONSE_BODY;
 use kero_hooks::{Effects, Judgement, Request, Response};
 use kero_store::{Delivery, Hooked, Shaped, StoreError};
 use reqwest::Url;
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a delivery waits for a plugin that is suspended or cannot be run, before it is looked at again.
 const HELD: Duration = Duration::from_secs(30);
 
-/// Failed tries of hooks that ask for another, by delivery. Lost without harm.
+/// What is known of deliveries whose hooks have to be called later. Lost without harm.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<HashMap<DeliveryId, Tries>>);
+pub(super) struct Waiting {
+    /// Failed tries of hooks that ask for another.
+    tries: Mutex<HashMap<DeliveryId, Tries>>,
+    /// Deliveries that wait for a plugin, with their instance and endpoint.
+    held: Mutex<HashMap<DeliveryId, (i64, EndpointId)>>,
+}
+
+/// Held deliveries that are let go at once when plugins change; those beyond are found when their time comes.
+const LET_GO: usize = 10_000;
 
 impl Waiting {
     fn take(&self, delivery: DeliveryId) -> Tries {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&delivery).unwrap_or_default()
+        self.held().remove(&delivery);
+        self.tries().remove(&delivery).unwrap_or_default()
     }
 
     fn put(&self, delivery: DeliveryId, tries: Tries) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(delivery, tries);
+        self.tries().insert(delivery, tries);
     }
+
+    fn tries(&self) -> MutexGuard<'_, HashMap<DeliveryId, Tries>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, (i64, EndpointId)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A delivery was put off for a hook.
+pub(crate) fn held(gateway: &Gateway, delivery: &Delivery) {
+    let mut held = gateway.inner.hooks.waiting.held();
+    if held.len() < LET_GO {
+        held.insert(delivery.id, (delivery.event.instance_pk, delivery.endpoint.id));
+    }
+}
+
+/// Plugins changed: what was held for one is looked at again now.
+pub(super) fn let_go(gateway: &Gateway) {
+    let held = std::mem::take(&mut *gateway.inner.hooks.waiting.held());
+    if held.is_empty() {
+        return;
+    }
+    let (gateway, task) = (gateway.clone(), gateway.inner.tasks.clone());
+    task.spawn(async move {
+        let now = Timestamp::now();
+        let mut endpoints = BTreeSet::new();
+        for (delivery, (instance_pk, endpoint)) in held {
+            // one that could not be put forward comes when its time does
+            if gateway.store().hold_delivery(instance_pk, delivery, now).await.is_ok() {
+                endpoints.insert(endpoint);
+            }
+        }
+        gateway.inner.delivery.due(endpoints.into_iter().collect());
+    });
 }
 
 /// What shaping came to.
@@ -53,6 +98,10 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
     let endpoint = delivery.endpoint.id.to_string();
     if delivery.request.is_some() || !table.shapes(event.kind, &event.instance_id, &endpoint) {
         return None;
+    }
+    if gateway.inner.instances.get(&event.instance_id).is_none() {
+        // it is going: its deliveries go with it
+        return Some(Shaping::Wait { until: Timestamp::now().after(HELD) });
     }
     let seen = fanout::shown(event, None);
     let (hooks, passed_by) = match table.for_delivery(&seen, &endpoint) {
@@ -75,6 +124,7 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
     let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
     let Chained { end, effects, records } =
         host.run_shapes(hooks, asked, shown.clone(), tries, &setting(gateway)).await;
+    crash::point("hook:after_shape");
     match end {
         End::Go(shaped) => {
             let mut failures = passed_by;
@@ -131,6 +181,7 @@ pub(crate) async fn judge(
     let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
     let sent = request(prepared, path(&url));
     let ran = host.run_judges(hooks, asked, sent, response, judged, &setting(gateway)).await;
+    crash::point("hook:after_judge");
     let verdict = match ran.end {
         End::Go(Judgement::Success) => Verdict::Success,
         End::Go(Judgement::Retry { after }) => Verdict::Retry { after },
@@ -187,6 +238,7 @@ async fn keep(
     let left = hooked(gateway, delivery, effects, records);
     let stored =
         gateway.store().shape_delivery(event.instance_pk, delivery.id, event.row, prepared.encode(), left).await;
+    crash::point("hook:after_shape_commit");
     match stored {
         Ok(Shaped { request, jobs, over_quota }) => {
             took_sends(gateway, delivery, &jobs, &over_quota);

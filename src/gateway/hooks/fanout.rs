@@ -4,8 +4,8 @@
 //! In order per chat, in parallel over chats. A chat whose chain has to wait is held, in memory; the others go on.
 
 use super::{record, registry::Chain, setting};
-use crate::Gateway;
 use crate::instances::Handle;
+use crate::{Gateway, crash};
 use futures_util::StreamExt;
 use kero_domain::{DeliveryId, EndpointId, Timestamp};
 use kero_hooks::chain::{End, Outcome, Tries};
@@ -146,6 +146,7 @@ async fn round(
         let due: BTreeSet<EndpointId> =
             items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
         let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
+        crash::point("hook:after_commit");
         crate::events::tell_readers(gateway, handle.pk, &done);
         for job in &done.jobs {
             gateway.took(handle, job);
@@ -259,7 +260,11 @@ impl Chains<'_> {
             None
         } else {
             match self.gateway.inner.hooks.host().await {
-                Ok(host) => Some(host.run_transforms(hooks, &seen, tries, &self.setting).await),
+                Ok(host) => {
+                    let ran = host.run_transforms(hooks, &seen, tries, &self.setting).await;
+                    crash::point("hook:after_call");
+                    Some(ran)
+                }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "hooks cannot be run");
                     let until = Timestamp::now().after(HELD);

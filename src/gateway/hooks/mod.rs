@@ -14,7 +14,7 @@ mod trial;
 mod upload;
 
 pub use admin::{Activation, PluginState, PluginView, VersionView};
-pub(crate) use delivery::{Shaping, judge, shape, took_sends};
+pub(crate) use delivery::{Shaping, held, judge, shape, took_sends};
 pub(crate) use fanout::fan_out;
 pub use kero_hooks::Kind as PluginKind;
 pub use kero_hooks::dry::Report;
@@ -58,8 +58,10 @@ pub(crate) struct Hooks {
     /// Started with the first plugin: a gateway without any pays nothing.
     host: OnceCell<Host>,
     table: RwLock<Arc<Table>>,
-    /// Changes are made one after the other.
+    /// Changes of what is called are made one after the other.
     turn: tokio::sync::Mutex<()>,
+    /// So are uploads, which may compile for long: nobody who wants to suspend a plugin waits for them.
+    uploads: tokio::sync::Mutex<()>,
     /// By instance: what its fan-out knows beside the rows.
     lines: Mutex<HashMap<i64, Lines>>,
     waiting: delivery::Waiting,
@@ -76,6 +78,7 @@ impl Hooks {
             host: OnceCell::new(),
             table: RwLock::default(),
             turn: tokio::sync::Mutex::default(),
+            uploads: tokio::sync::Mutex::default(),
             lines: Mutex::default(),
             waiting: delivery::Waiting::default(),
             http,

@@ -130,6 +130,7 @@ impl Hooks {
         for handle in gateway.inner.instances.all() {
             gateway.inner.fanout.dirty(handle.pk);
         }
+        super::delivery::let_go(gateway);
     }
 
     pub(super) fn seat_of(&self, name: &str) -> Option<Arc<Seat>> {

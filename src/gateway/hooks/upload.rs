@@ -5,7 +5,7 @@ use crate::{Gateway, errors::fault};
 use kero_domain::{Fault, FaultCode};
 use kero_hooks::cases::Case;
 use kero_hooks::dry::Bench;
-use kero_hooks::manifest::ManifestError;
+use kero_hooks::manifest::{LARGEST, ManifestError};
 use kero_hooks::{CompileError, Compiled, Hook, Host, Manifest};
 use kero_store::NewPluginVersion;
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ impl Gateway {
         artefact: Vec<u8>,
         cases: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     ) -> Result<Uploaded, Fault> {
-        let _turn = self.inner.hooks.turn.lock().await;
+        let _turn = self.inner.hooks.uploads.lock().await;
         let (name, version) = (manifest.name.to_string(), manifest.version.clone());
         let hash = Sha256::digest(&artefact).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let stored = serde_json::to_value(&manifest).unwrap_or_default();
@@ -95,9 +95,7 @@ impl Gateway {
             if known.hash == hash && known.manifest == stored {
                 return serde_json::from_value(known.report).map_err(|_| FaultCode::Internal.into());
             }
-            let detail =
-                format!("Version {version} of {name} is another artefact or manifest; give this one another version.");
-            return Err(Fault::new(FaultCode::PluginVersionExists).with_detail(detail));
+            return Err(taken(&name, &version));
         }
         let host = self.inner.hooks.host().await.map_err(no_host)?;
         let bytes = artefact.len() as u64;
@@ -121,15 +119,25 @@ impl Gateway {
         let report = serde_json::to_value(&uploaded).unwrap_or_default();
         let new = NewPluginVersion { plugin: name, version, hash, manifest: stored, report, artefact };
         let (plugin, version) = (new.plugin.clone(), new.version.clone());
-        self.store().add_plugin_version(new).await.map_err(fault)?;
+        if !self.store().add_plugin_version(new).await.map_err(fault)? {
+            return Err(taken(&plugin, &version));
+        }
         tracing::info!(plugin, version, hash = uploaded.hash, bytes, "a plugin was uploaded");
         Ok(uploaded)
     }
 }
 
+fn taken(name: &str, version: &str) -> Fault {
+    let detail = format!("Version {version} of {name} is another artefact or manifest; give this one another version.");
+    Fault::new(FaultCode::PluginVersionExists).with_detail(detail)
+}
+
 /// TOML, or JSON when it begins like an object.
 fn read_manifest(text: &str) -> Result<Manifest, ManifestError> {
     if text.trim_start().starts_with('{') {
+        if text.len() > LARGEST {
+            return Err(ManifestError(format!("it has {} bytes; at most {LARGEST} are accepted", text.len())));
+        }
         let value = serde_json::from_str(text).map_err(|error| ManifestError(error.to_string()))?;
         return Manifest::from_json(value);
     }

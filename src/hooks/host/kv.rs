@@ -36,12 +36,15 @@ impl Task {
         if value.len() > self.limits().kv_value {
             return Err(KvError::TooLarge);
         }
+        self.kv_room(most, key.len() + value.len()).await?;
+        self.stage(key, KvChange::Set { value, ttl_seconds })
+    }
+
+    /// Whether so many bytes more fit the quota. What was staged before counts in full, also where it replaces a value.
+    async fn kv_room(&mut self, most: u64, more: usize) -> Result<(), KvError> {
         let used = self.kv_used().await?;
         let staged: usize = self.effects.kv.iter().map(KvWrite::bytes).sum();
-        if used.saturating_add((staged + key.len() + value.len()) as u64) > most {
-            return Err(KvError::Quota);
-        }
-        self.stage(key, KvChange::Set { value, ttl_seconds })
+        if used.saturating_add((staged + more) as u64) > most { Err(KvError::Quota) } else { Ok(()) }
     }
 
     pub(crate) fn kv_delete(&mut self, key: &str) -> Result<(), KvError> {
@@ -51,10 +54,12 @@ impl Task {
 
     pub(crate) async fn kv_increment(&mut self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Result<i64, KvError> {
         let most = self.kv_allowed(key)?;
-        if self.kv_used().await? >= most {
-            return Err(KvError::Quota);
+        let before = self.kv_get(key).await?;
+        // a counter that is there grows by digits only
+        if before.is_none() {
+            self.kv_room(most, key.len() + NUMBER).await?;
         }
-        let now = number(self.kv_get(key).await?.as_deref());
+        let now = number(before.as_deref());
         self.stage(key, KvChange::Add { by, ttl_seconds })?;
         Ok(now.saturating_add(by))
     }
@@ -103,11 +108,16 @@ impl Task {
     }
 }
 
+/// Bytes of the longest number.
+const NUMBER: usize = 20;
+
 impl KvWrite {
+    /// What it may add to the storage.
     fn bytes(&self) -> usize {
         match &self.change {
             KvChange::Set { value, .. } => self.key.len() + value.len(),
-            KvChange::Delete | KvChange::Add { .. } => 0,
+            KvChange::Add { .. } => self.key.len() + NUMBER,
+            KvChange::Delete => 0,
         }
     }
 }

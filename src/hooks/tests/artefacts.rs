@@ -2,7 +2,9 @@
 
 use crate::support::*;
 use kero_hooks::fixture::Fixture;
-use kero_hooks::{CacheConfig, CompileError, ErrorKind, Hook, Host, HostConfig, Kind, ManifestError, Setting, Verdict};
+use kero_hooks::{
+    CacheConfig, CompileError, ErrorKind, Hook, Host, HostConfig, Kind, ManifestError, Maxima, Setting, Verdict,
+};
 use serde_json::json;
 
 async fn refused(wasm: Vec<u8>) -> CompileError {
@@ -150,4 +152,43 @@ async fn a_missing_runner_names_the_command() {
     assert!(error.to_string().contains("plugins/build"), "{error}");
     let error = host.compile_script("hook.js", vec![0xff, 0xfe]).await.unwrap_err();
     assert_eq!(error, CompileError::NotText);
+}
+
+/// Compiling takes memory and a core: a small artefact waits for the large one before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_artefact_is_compiled_at_a_time() {
+    let work = "(local.set 0 (i64.add (i64.mul (local.get 0) (i64.const 31)) (i64.rotl (local.get 0) (i64.const 7))))";
+    let functions: String = (0..400)
+        .map(|n| format!("(func $f{n} (param i64) (result i64) {} (local.get 0))\n", work.repeat(60)))
+        .collect();
+    let large = guest_for(
+        "transform",
+        "",
+        &format!(r#"{functions} (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {PASS})"#),
+    );
+    let host = host();
+    let order = std::sync::Mutex::new(Vec::new());
+    let compile = async |name: &'static str, wasm: Vec<u8>| {
+        host.compile(wasm).await.unwrap();
+        order.lock().unwrap().push(name);
+    };
+    tokio::join!(compile("large", large), compile("small", guest("", PASS)));
+    assert_eq!(*order.lock().unwrap(), ["large", "small"]);
+}
+
+/// A machine that does not give the pool its addresses runs hooks all the same.
+#[tokio::test]
+async fn without_a_pool_instances_are_made_on_demand() {
+    // more than there are addresses
+    let maxima = Maxima { memory: 1 << 40, ..Maxima::default() };
+    let host = Host::start(HostConfig { maxima, ..HostConfig::default() }).unwrap();
+    assert!(!host.is_pooled() && Host::start(HostConfig::default()).unwrap().is_pooled());
+    let plugin = hook(&host, guest("", PASS), json!({})).await;
+    for _ in 0..3 {
+        assert_eq!(host.transform(&plugin, &message(), "{}", &setting()).await.answer, Ok(Verdict::Pass));
+    }
+    let bomb = "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
+    let bomb = hook(&host, guest("", bomb), json!({"limits": {"memory": "8MiB"}})).await;
+    let error = host.transform(&bomb, &message(), "{}", &setting()).await.answer.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Memory, "{error}");
 }

@@ -1,11 +1,12 @@
 //! Chains over real guests: order, folding, retries, policies, the breaker, and the rule for `message_ack`.
 
+use crate::abuse::fetches;
 use crate::support::*;
 use kero_domain::EventKind;
 use kero_hooks::chain::{End, Outcome, Tries, for_delivery, for_event};
 use kero_hooks::fixture::Fixture;
 use kero_hooks::run::Chained;
-use kero_hooks::{Event, Hook, Host, Setting};
+use kero_hooks::{Event, Hook, Host, HostConfig, Setting, Verdict};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,101 @@ async fn a_plugin_does_not_meet_what_it_caused() {
     let names: Vec<String> = for_event(&hooks, &own).iter().map(|hook| hook.name().to_string()).collect();
     assert_eq!(names, vec!["other"]);
     assert!(for_delivery(&hooks, &own, "e").is_empty(), "the other kind");
-    let twenty: Vec<Arc<Hook>> = std::iter::repeat_n(Arc::clone(&hooks[1]), 20).collect();
-    assert_eq!(for_event(&twenty, &own).len(), 16);
+}
+
+/// A redaction at the end of a long chain must not be left out.
+#[tokio::test]
+async fn the_seventeenth_hook_is_not_skipped_in_silence() {
+    let host = host();
+    let mut hooks = Vec::new();
+    for n in 0..16 {
+        hooks.push(hook(&host, guest("", PASS), json!({"name": format!("h{n:02}")})).await);
+    }
+    for (policy, held) in [("raw", false), ("dead", true), ("drop", true)] {
+        let last = hook(&host, saying(2, "{\"hidden\":1}"), json!({"name": "z-last", "on_error": policy})).await;
+        let mut all = hooks.clone();
+        all.push(last);
+        let chained = run(&host, &all, &message(), &setting()).await;
+        assert_eq!(words(&chained)[16], "z-last:suspended");
+        match chained.end {
+            End::Held { by, reason, .. } => {
+                assert!(held && by == "z-last" && reason.contains("more than 16"), "{reason}")
+            }
+            End::Go(outcome) => assert!(!held && outcome.failures == ["z-last/suspended"]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A hook that uses up the chain's time is no fault of those behind it.
+#[tokio::test]
+async fn a_slow_hook_takes_no_time_from_those_behind_it() {
+    let host = Host::start(HostConfig { chain: Duration::from_millis(300), ..HostConfig::default() }).unwrap();
+    let slow = json!({"name": "a-slow", "grants": everything(), "limits": {"wall_ms": 300}});
+    let hanging = hook(&host, fetches("https://api.example/slow"), slow).await;
+    let good = hook(&host, saying(2, "{\"good\":1}"), json!({"name": "b-good", "on_error": "dead"})).await;
+    let chained = run(&host, &[Arc::clone(&hanging), good], &message(), &never_answering()).await;
+    assert_eq!(words(&chained), ["a-slow:wall", "a-slow:wall", "b-good:replace"]);
+    assert!(matches!(chained.end, End::Go(_)), "{:?}", chained.end);
+
+    // one that waits itself is not suspended for time that others used up: it is called again later
+    let waits = json!({"name": "b-waits", "grants": everything(), "on_error": "dead"});
+    let waiting = hook(&host, fetches("https://api.example/slow"), waits).await;
+    for _ in 0..6 {
+        // a breaker of its own each time, so that the slow one is called
+        let slow = json!({"name": "a-slow", "grants": everything(), "limits": {"wall_ms": 300}});
+        let hanging = hook(&host, fetches("https://api.example/slow"), slow).await;
+        let chained = run(&host, &[hanging, Arc::clone(&waiting)], &message(), &never_answering()).await;
+        assert!(matches!(&chained.end, End::Later { by, .. } if by == "b-waits"), "{:?}", chained.end);
+    }
+    assert!(!waiting.breaker().is_open());
+    // alone it is its own fault
+    for _ in 0..3 {
+        run(&host, &[Arc::clone(&waiting)], &message(), &never_answering()).await;
+    }
+    assert!(waiting.breaker().is_open());
+}
+
+/// One that traps on every event: bounded by its own breaker, and nothing of it is seen by the other, neither in the
+/// number of its calls nor in the instance that it keeps.
+#[tokio::test]
+async fn a_trapping_hook_costs_another_nothing_but_its_own_calls() {
+    let host = host();
+    let trapping = failing(&host, TRAP, "raw", json!({"reuse": {"calls": 1000, "age": "1h"}})).await;
+    let counting = crate::effects::counting_to(1000);
+    let other = hook(&host, counting, json!({"name": "other", "reuse": {"calls": 1000, "age": "1h"}})).await;
+    let mut called = 0;
+    for n in 1..=100u64 {
+        let chained = run(&host, &[Arc::clone(&trapping), Arc::clone(&other)], &message(), &at(1000 + n)).await;
+        called += chained.records.iter().filter(|it| it.plugin == "failing" && it.outcome == "trap").count();
+        let mine: Vec<_> = chained.records.iter().filter(|it| it.plugin == "other").collect();
+        assert_eq!(mine.len(), 1, "called once, whatever the other does");
+        // its one instance counts on: it was not thrown away with the other's
+        assert_eq!(mine[0].note.as_deref(), Some(char::from(48 + (n % 10) as u8).to_string().as_str()), "{n}");
+    }
+    assert!(called <= 6, "then the breaker keeps it away: {called}");
+    assert!(!other.breaker().is_open());
+    assert_eq!(host.waiting_instances(), 1);
+}
+
+/// The places of one plugin are its own: when all of them hang, another finds the host free.
+#[tokio::test]
+async fn a_plugin_whose_calls_all_hang_holds_no_place_of_another() {
+    let host = Host::start(HostConfig { calls: 6, calls_per_plugin: 4, ..HostConfig::default() }).unwrap();
+    let more = json!({"name": "hanging", "grants": everything(), "limits": {"wall_ms": 10000}});
+    let hanging = hook(&host, fetches("https://api.example/slow"), more).await;
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        let (host, hanging) = (host.clone(), Arc::clone(&hanging));
+        calls.push(tokio::spawn(async move { host.transform(&hanging, &message(), "{}", &never_answering()).await }));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let good = hook(&host, guest("", PASS), json!({"name": "good"})).await;
+    for _ in 0..50 {
+        assert_eq!(host.transform(&good, &message(), "{}", &setting()).await.answer, Ok(Verdict::Pass));
+    }
+    assert!(calls.iter().all(|call| !call.is_finished()), "the hanging ones still hang");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 async fn failing(host: &Host, body: &str, policy: &str, more: Value) -> Arc<Hook> {

@@ -41,6 +41,37 @@ async fn effects_come_with_the_answer_and_the_same_in_every_try() {
     assert_eq!(first.effects, second.effects, "a repeated call asks for the same, under the same ids");
 }
 
+const KV_ADD: &str = r#"(import "kero:plugin/kv@0.1.0" "increment" (func $add (param i32 i32 i64 i32 i32 i32)))"#;
+
+/// Values and counters alike: keys are storage, too.
+#[tokio::test]
+async fn storage_ends_at_its_quota() {
+    let host = host();
+    // sixty keys of three bytes, "key" with its last byte counted up; each costs 3 + 20 or 3 + 2
+    let each = |call: &str| {
+        format!(
+            "(local $n i32)
+             (loop $on
+               (i32.store8 (i32.const 4098) (i32.add (local.get $n) (i32.const 48)))
+               {call}
+               (local.set $n (i32.add (local.get $n) (i32.const 1)))
+               (br_if $on (i32.lt_u (local.get $n) (i32.const 60))))
+             i32.const 0"
+        )
+    };
+    let add = "(call $add (i32.const 4096) (i32.const 3) (i64.const 1) (i32.const 0) (i32.const 0) (i32.const 3072))";
+    for (call, kept) in [(add, 10), (SET, 46)] {
+        let wasm = with_texts(&format!("{KV_SET} {KV_ADD}"), &each(call));
+        let hungry = hook(&host, wasm, json!({"grants": {"kv": 230}})).await;
+        let ran = host.transform(&hungry, &message(), "{}", &setting()).await;
+        assert_eq!(ran.answer, Ok(Verdict::Pass));
+        assert_eq!(ran.effects.kv.len(), kept, "what is over is refused");
+        let full = Fixture { kv: [("k".to_owned(), "x".repeat(229))].into(), ..Fixture::default() }.capabilities();
+        let ran = host.transform(&hungry, &message(), "{}", &Setting { capabilities: full, dry_run: false }).await;
+        assert!(ran.effects.is_empty(), "what is stored counts");
+    }
+}
+
 #[tokio::test]
 async fn a_failed_call_leaves_nothing() {
     let host = host();
@@ -74,12 +105,17 @@ async fn sends_are_limited_per_event_and_per_chat() {
     assert!(ran.effects.sends.is_empty(), "the minute is used up");
 }
 
-/// Answers `drop` with the number of its calls as the reason, a digit.
+/// Answers `drop` with the number of its calls as the reason, its last digit; traps at the fifth.
 fn counting() -> Vec<u8> {
+    counting_to(5)
+}
+
+/// The same, trapping at another call.
+pub fn counting_to(last: u32) -> Vec<u8> {
     let body = format!(
         "(global.set $n (i32.add (global.get $n) (i32.const 1)))
-         (i32.store8 (i32.const 4096) (i32.add (global.get $n) (i32.const 48)))
-         (if (i32.eq (global.get $n) (i32.const 5)) (then unreachable)) {}",
+         (i32.store8 (i32.const 4096) (i32.add (i32.rem_u (global.get $n) (i32.const 10)) (i32.const 48)))
+         (if (i32.eq (global.get $n) (i32.const {last})) (then unreachable)) {}",
         answer(1, 4096, 1)
     );
     guest_for(

@@ -84,21 +84,6 @@ async fn the_rust_template_passes_its_test() {
     }
 }
 
-/// Builds with the compiler for guests, which `plugins/build` fetches where it is missing.
-#[tokio::test]
-#[ignore = "takes a guest compiler and some seconds"]
-async fn a_new_rust_plugin_builds_and_passes_its_test() {
-    let host = host();
-    for kind in [Kind::Transform, Kind::Delivery] {
-        let folder = tempfile::tempdir().unwrap();
-        let name = Name::try_from("my-hook".to_owned()).unwrap();
-        write(folder.path(), &template::files(&name, Language::Rust, kind));
-        let built = std::process::Command::new(plugins().join("build")).arg(folder.path()).status().unwrap();
-        assert!(built.success());
-        assert_eq!(passes(&host, folder.path()).await, 1);
-    }
-}
-
 /// What an author reads after a mistake, for a transform in JavaScript.
 async fn complaint(host: &Host, source: &str, grants: &str) -> String {
     let folder = tempfile::tempdir().unwrap();

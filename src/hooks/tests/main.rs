@@ -6,5 +6,5 @@ mod artefacts;
 mod chains;
 mod effects;
 mod guests;
-mod speed;
+mod misbehaving;
 mod support;

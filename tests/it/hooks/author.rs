@@ -78,36 +78,109 @@ async fn from_nothing_to_a_running_hook_in_javascript() {
     assert!(told.contains("no gateway answers at http://127.0.0.1:9"), "{told}");
 }
 
-/// The README's commands for Rust; `plugins/build`, which it names, stands for the two that need rustup's target.
-#[test]
-fn from_nothing_to_a_tested_hook_in_rust() {
-    let folder = TempDir::new().unwrap();
-    let lines = commands("From nothing to a tested hook: Rust");
-    assert!(lines.iter().any(|line| line == "kero plugin new my-filter --lang rust"), "{lines:?}");
-    fine(folder.path(), "kero plugin new my-filter --lang rust");
-    let told = fails(folder.path(), "kero plugin test my-filter");
-    assert!(told.contains("run `kero plugin build my-filter` first"), "{told}");
+/// `plugins/build`, which the README names for those without rustup's target.
+fn build_guest(parent: &Path, folder: &str) -> Output {
     let cache = std::env::var("KERO_GUEST_DIR").unwrap_or_else(|_| {
         format!(
             "{}/kero/guest",
             std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").unwrap()))
         )
     });
-    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/build"))
-        .arg("my-filter")
-        .current_dir(folder.path())
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/build"))
+        .arg(folder)
+        .current_dir(parent)
         .env("KERO_GUEST_DIR", cache)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    assert!(fine(folder.path(), "kero plugin test my-filter").contains("1 cases passed"));
-    // without the target the command says what to do
-    let has_target = Command::new("rustc").args(["--print", "sysroot"]).output().is_ok_and(|output| {
+        .output()
+        .unwrap()
+}
+
+fn has_target() -> bool {
+    Command::new("rustc").args(["--print", "sysroot"]).output().is_ok_and(|output| {
         Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib/wasm32-unknown-unknown").is_dir()
-    });
-    if !has_target {
-        let told = fails(folder.path(), "kero plugin build my-filter");
-        assert!(told.contains("rustup target add wasm32-unknown-unknown"), "{told}");
+    })
+}
+
+/// The README's commands for Rust, as they stand there; where rustup's target is missing, `plugins/build` takes the place
+/// of `kero plugin build`, as the README says.
+#[test]
+fn from_nothing_to_a_tested_hook_in_rust() {
+    let folder = TempDir::new().unwrap();
+    let mut here = folder.path().to_owned();
+    let mut done = Vec::new();
+    for line in commands("From nothing to a tested hook: Rust") {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["rustup", "target", "add", "wasm32-unknown-unknown"] => {}
+            ["cd", into] => here = here.join(into),
+            ["kero", "plugin", "build"] => {
+                let told = fails(&here, "kero plugin test");
+                assert!(told.contains("run `kero plugin build .` first"), "{told}");
+                if has_target() {
+                    fine(&here, &line);
+                } else {
+                    let told = fails(&here, &line);
+                    assert!(told.contains("rustup target add wasm32-unknown-unknown"), "{told}");
+                    let output = build_guest(&here, ".");
+                    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                }
+            }
+            ["kero", "plugin", "test"] => assert!(fine(&here, &line).contains("my-filter 0.1.0: 1 cases passed")),
+            ["kero", "plugin", "new", ..] => drop(fine(&here, &line)),
+            _ => panic!("the guide has a command that this test does not know: {line}"),
+        }
+        done.push(line);
+    }
+    assert_eq!(done.len(), 5, "{done:?}");
+}
+
+/// The four mistakes of an author in Rust.
+const MISTAKEN: &str = r#"use kero_plugin::{Body, Context, Event, Failure, Verdict, kv};
+kero_plugin::transform!(handle);
+fn handle(event: Event, _context: Context) -> Result<Verdict, Failure> {
+    let Body::Message(message) = &event.body else { return Ok(Verdict::Pass) };
+    match message.text.as_deref() {
+        Some("wrong type") => Ok(Verdict::Replace("[1]".to_owned())),
+        Some("trap") => panic!("the order has no number"),
+        Some("time-out") => loop {
+            std::hint::black_box(());
+        },
+        Some("missing grant") => Ok(kv::set("key", b"value", None).map(|()| Verdict::Pass)?),
+        _ => Ok(Verdict::Pass),
+    }
+}
+"#;
+
+#[test]
+fn mistakes_in_rust_are_told_with_their_place_and_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let here = folder.path();
+    fine(here, "kero plugin new shop --lang rust");
+    // what does not compile is told by the compiler, with its line
+    std::fs::write(here.join("shop/src/lib.rs"), MISTAKEN.replace("Verdict::Pass)?", "7u32)?")).unwrap();
+    let output = build_guest(here, "shop");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && told.contains("src/lib.rs:11") && told.contains("expected `Verdict`, found `u32`"),
+        "{told}"
+    );
+
+    std::fs::write(here.join("shop/src/lib.rs"), MISTAKEN).unwrap();
+    let output = build_guest(here, "shop");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let case = here.join("shop/cases/first");
+    std::fs::remove_file(case.join("verdict.json")).unwrap();
+    std::fs::write(case.join("grants.json"), "{}").unwrap();
+    for (mistake, told) in [
+        ("wrong type", &["shop 0.1.0: bad_answer: data is JSON, but not an object", "plugins/wit"][..]),
+        ("trap", &["shop 0.1.0: trap: ", "in ", "src/lib.rs:7:", "the order has no number", "plugin's log"]),
+        ("time-out", &["shop 0.1.0: cpu: more than 100 ms of CPU", "limits.cpu_ms"]),
+        ("missing grant", &["shop 0.1.0: reject: kv: the grant `kv` is missing", "kv = \"1MiB\"", "[grants]"]),
+    ] {
+        let event = format!(r#"{{"event": "message", "data": {{"text": "{mistake}"}}}}"#);
+        std::fs::write(case.join("event.json"), event).unwrap();
+        let said = fails(here, "kero plugin test shop");
+        for part in told {
+            assert!(said.contains(part), "{mistake}: {part}\n{said}");
+        }
     }
 }
 

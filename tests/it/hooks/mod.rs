@@ -2,9 +2,11 @@
 
 mod abuse;
 mod admin;
+mod attacks;
 mod author;
 mod bundled;
 mod capabilities;
+mod crash;
 mod delivery;
 mod ledger;
 mod transform;

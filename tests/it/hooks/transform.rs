@@ -274,8 +274,7 @@ async fn acknowledgements_are_kept_from_hooks_without_the_grant() {
 async fn a_slow_hook_of_one_instance_holds_up_no_other() {
     let stage = Stage::new().await;
     stage.instance("b", "491551000520").await;
-    let slow =
-        "export default (event) => { const until = Date.now() + 400; while (Date.now() < until); return event; }";
+    let slow = "export default (event) => { const until = Date.now() + 400; for (;;) { for (let n = 0; n < 20000; n++); if (Date.now() >= until) break; } event.data.slow = true; return event; }";
     let more = "on = [\"message\"]\non_error = \"raw\"\ninstances = [\"a\"]\n[limits]\ncpu_ms = 900\nwall_ms = 2000";
     install(&stage.kero, &manifest("slow", "1", "transform", more), slow.as_bytes()).await;
     let quick = "export default (event) => { event.data.quick = true; return event; }";
@@ -290,6 +289,9 @@ async fn a_slow_hook_of_one_instance_holds_up_no_other() {
     stage.wait_text("through").await;
     let before = stage.texts().iter().filter(|text| *text == "slow").count();
     assert!(before < people.len(), "it did not wait for all of them");
+    // it was slow, not stopped
+    let (_, one) = stage.sink.wait_for("a slow one", |event| event["data"]["text"] == "slow").await;
+    assert_eq!(one["data"]["slow"], true, "{one}");
     eventually("the slow ones", || async {
         (stage.texts().iter().filter(|text| *text == "slow").count() == people.len()).then_some(())
     })

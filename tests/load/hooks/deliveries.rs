@@ -1,5 +1,6 @@
-//! Deliveries with no, one and ten hooks, in turns; and the API beside a plugin that never lets go of its thread.
+//! Deliveries with no, one and ten hooks, in turns, in a running gateway; then the API beside a plugin that spins.
 
+use super::beside;
 use crate::Common;
 use crate::stage::{self, KEY, Kero, Simulator, cpu};
 use http_body_util::{BodyExt, Full};
@@ -43,7 +44,7 @@ pub async fn run(common: &Common) {
     let webhook = json!({ "url": sink, "events": ["message"] });
     kero.call(&http, Method::POST, "/instances/load/webhook", &[], Some(webhook)).await;
 
-    let rust = std::fs::read(format!("{dist}/new-transform.wasm")).expect("run plugins/build first");
+    let rust = std::fs::read(format!("{dist}/bench.wasm")).expect("run plugins/build first");
     upload(&http, &kero, &manifest("gate", "hook.wasm", "dead", ""), rust.clone()).await;
     for n in 0..10 {
         let reuse = "reuse = { calls = 1000000, age = \"1h\" }";
@@ -69,27 +70,7 @@ pub async fn run(common: &Common) {
         let (rate, cost) = (stage::median(rates[place].clone()), stage::median(costs[place].clone()));
         println!("{hooks} reused Rust hooks: {rate:.0} deliveries/s at {cost:.2} ms CPU, {:.2} of none", rate / none);
     }
-
-    let idle = latencies(&http, &kero, Duration::from_secs(5)).await;
-    let spin = "export default (event) => { const until = Date.now() + 80; while (Date.now() < until); return event; }";
-    upload(&http, &kero, &manifest("spin", "hook.js", "raw", ""), spin.into()).await;
-    switch(&http, &kero, "spin", true).await;
-    let flood = tokio::spawn({
-        let (http, url) = (http.clone(), simulator.url.clone());
-        async move {
-            for n in 0..400 {
-                say(&http, &url, n).await;
-            }
-        }
-    });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let beside = latencies(&http, &kero, Duration::from_secs(5)).await;
-    flood.abort();
-    let tell = |what: &str, it: (Duration, Duration, usize)| {
-        println!("API {what}: p50 {:?}, p99 {:?} over {} requests", it.0, it.1, it.2);
-    };
-    tell("alone", idle);
-    tell("beside a plugin that spins 80 ms for each event", beside);
+    beside::api(&http, &kero, &simulator).await;
 }
 
 /// A backlog is built behind a suspended plugin, then let go: how fast it is delivered.
@@ -119,35 +100,21 @@ async fn round(
     (events as f64 / took, (cpu(kero.pid) - used).as_secs_f64() * 1e3 / events as f64)
 }
 
-async fn say(http: &reqwest::Client, simulator: &str, n: usize) {
+pub async fn say(http: &reqwest::Client, simulator: &str, n: usize) {
     let text = format!("load {n} {}", "x".repeat(700));
     let body = json!({ "to": ACCOUNT, "text": text });
     let path = format!("{simulator}/admin/people/{}/messages", sender(n));
     http.post(path).json(&body).send().await.unwrap().error_for_status().unwrap();
 }
 
-/// Requests one after the other: median, 99th percentile, how many.
-async fn latencies(http: &reqwest::Client, kero: &Kero, span: Duration) -> (Duration, Duration, usize) {
-    let until = Instant::now() + span;
-    let mut took = Vec::new();
-    while Instant::now() < until {
-        let started = Instant::now();
-        kero.call(http, Method::GET, "/instances/load/status", &[], None).await;
-        took.push(started.elapsed());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    took.sort();
-    (took[took.len() / 2], took[took.len() * 99 / 100], took.len())
-}
-
-fn manifest(name: &str, entry: &str, policy: &str, more: &str) -> String {
+pub fn manifest(name: &str, entry: &str, policy: &str, more: &str) -> String {
     format!(
         "name = \"{name}\"\nversion = \"1\"\napi = \"kero:plugin@0.1\"\nentry = \"{entry}\"\nkind = \"transform\"\n\
          on = [\"message\"]\non_error = \"{policy}\"\n{more}\n"
     )
 }
 
-async fn upload(http: &reqwest::Client, kero: &Kero, manifest: &str, artefact: Vec<u8>) {
+pub async fn upload(http: &reqwest::Client, kero: &Kero, manifest: &str, artefact: Vec<u8>) {
     let mut body = Vec::new();
     for (name, bytes) in [("manifest", manifest.as_bytes()), ("artefact", &artefact)] {
         body.extend_from_slice(format!("--k\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").as_bytes());
@@ -160,7 +127,7 @@ async fn upload(http: &reqwest::Client, kero: &Kero, manifest: &str, artefact: V
     assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
 }
 
-async fn switch(http: &reqwest::Client, kero: &Kero, name: &str, on: bool) {
+pub async fn switch(http: &reqwest::Client, kero: &Kero, name: &str, on: bool) {
     let view = kero.call(http, Method::GET, &format!("/plugins/{name}"), &[], None).await;
     let active = view["data"]["state"] != "inactive";
     if on && !active {
