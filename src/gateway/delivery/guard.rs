@@ -252,7 +252,13 @@ impl<L: Lookup> Resolve for Guarded<L> {
     }
 }
 
-/// The one HTTP client that may talk to other people's hosts.
+/// The one HTTP client that may talk to other people's hosts. Of an answer's headers it holds up to 408 KiB, and up to 100
+/// of them, until they are complete or the exchange's time is over; the library has no setting for less. With HTTP/2 it is
+/// 16 KiB.
+///
+/// It sends a request once: a connection that ends with a request on it fails the exchange, whether or not the receiver
+/// did its work. Only what was not begun is sent again by the library itself: on a connection that was closed before
+/// anything was written, and where HTTP/2 says that a stream was refused.
 pub(crate) fn client(config: &DeliveryConfig) -> Result<reqwest::Client, reqwest::Error> {
     client_over(System { places: Arc::new(Semaphore::new(RESOLVING)) }, config)
 }
