@@ -7,7 +7,7 @@
 use super::{OnConflict, Op, Pending, Tx, put};
 use crate::{StoreError, deliveries, events, jobs};
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Put(&'static str, OnConflict),
     Device,
@@ -57,13 +57,11 @@ fn kind(op: &Op) -> Kind {
     }
 }
 
-fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
+/// The steps of commands of these kinds; `None` is left out.
+fn plan(kinds: impl Iterator<Item = Option<Kind>>) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for (n, (pending, lost)) in group.iter().zip(lost).enumerate() {
-        if *lost {
-            continue;
-        }
-        let kind = kind(&pending.op);
+    for (n, kind) in kinds.enumerate() {
+        let Some(kind) = kind else { continue };
         let joins = !matches!(kind, Kind::Run | Kind::Device);
         let mut place = None;
         for (at, step) in steps.iter().enumerate().rev() {
@@ -103,7 +101,8 @@ macro_rules! members {
 
 /// Runs every command of the group that kept its epoch.
 pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result<(), StoreError> {
-    for step in plan(group, lost) {
+    let kinds = group.iter().zip(lost).map(|(pending, lost)| (!lost).then(|| kind(&pending.op)));
+    for step in plan(kinds) {
         match step.kind {
             Kind::Put(..) => put::run(tx, &mut members!(group, step, Put).collect::<Vec<_>>()).await?,
             Kind::Accept => jobs::accept(tx, members!(group, step, Accept).map(Box::as_mut).collect()).await?,
@@ -126,4 +125,37 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Kind::{Append, Device, Receipt, Run, Settle};
+
+    fn steps(kinds: &[Kind]) -> Vec<(Kind, Vec<usize>)> {
+        plan(kinds.iter().copied().map(Some)).into_iter().map(|step| (step.kind, step.members)).collect()
+    }
+
+    #[test]
+    fn receipts_come_together_after_the_results_that_they_are_about() {
+        let group = [Receipt, Settle, Receipt, Settle, Receipt];
+        assert_eq!(steps(&group), [(Settle, vec![1, 3]), (Receipt, vec![0, 2, 4])]);
+        assert_eq!(steps(&[Settle, Receipt, Settle]), [(Settle, vec![0, 2]), (Receipt, vec![1])]);
+    }
+
+    #[test]
+    fn what_one_source_reports_keeps_its_order() {
+        let group = [Receipt, Append, Receipt, Append];
+        assert_eq!(steps(&group), group.iter().enumerate().map(|(n, kind)| (*kind, vec![n])).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_passes_a_command_that_runs_by_itself() {
+        let group = [Settle, Receipt, Run, Receipt, Settle];
+        let expected = [(Settle, vec![0]), (Receipt, vec![1]), (Run, vec![2]), (Receipt, vec![3]), (Settle, vec![4])];
+        assert_eq!(steps(&group), expected);
+        let put = Kind::Put("sessions", OnConflict::Replace);
+        assert_eq!(steps(&[put, Device, put]), [(put, vec![0]), (Device, vec![1]), (put, vec![2])]);
+        assert_eq!(plan([Some(Settle), None, Some(Settle)].into_iter())[0].members, [0, 2], "lost ones are left out");
+    }
 }
