@@ -11,6 +11,7 @@ mod m20261125_000003_delivery;
 mod m20261125_000004_sending;
 mod m20261125_000005_hooks;
 mod m20261125_000006_reading;
+mod m20261128_000007_raw_in_webhooks;
 mod table;
 
 /// All migrations, oldest first.
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000004_sending::Migration),
             Box::new(m20261125_000005_hooks::Migration),
             Box::new(m20261125_000006_reading::Migration),
+            Box::new(m20261128_000007_raw_in_webhooks::Migration),
         ]
     }
 }

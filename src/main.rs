@@ -4,6 +4,10 @@ use clap::Parser;
 use kero::cli::Cli;
 use std::process::ExitCode;
 
+/// Many small pieces from many threads: the system's allocator takes a tenth of the time of a send.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -26,7 +26,8 @@ codes! {
 impl DeliveriesApi {
     /// List deliveries
     ///
-    /// Newest first: one for every event and endpoint. Search by `message_id` to see who was told of a message.
+    /// Newest first: one for every event and endpoint, with what came back the last time. Search by `message_id` to see
+    /// who was told of a message.
     #[oai(path = "/instances/:instance_id/deliveries", method = "get", operation_id = "delivery_list")]
     #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
@@ -81,7 +82,8 @@ impl DeliveriesApi {
     /// Replay a delivery
     ///
     /// It goes out again now, under the same `webhook-id` and with the same body, whatever became of it; its retry
-    /// schedule begins anew.
+    /// schedule begins anew. An endpoint that is left alone, because it only failed, is asked at once; a disabled one gets
+    /// it when it is enabled.
     #[oai(
         path = "/instances/:instance_id/deliveries/:delivery_id/replay",
         method = "post",

@@ -138,7 +138,9 @@ impl EndpointsApi {
 
     /// Send a sample to an endpoint
     ///
-    /// At once, signed, also to a disabled one, and once only. It is no event of the journal; its `data.test` is true.
+    /// At once, signed, also to a disabled one, and once only. It is no event of the journal; its `data.test` is true, and
+    /// the rest of it is made up. Where an endpoint was left alone, because it only failed, and takes it, what waits goes
+    /// out as well.
     #[oai(
         path = "/instances/:instance_id/endpoints/:endpoint_id/test",
         method = "post",
@@ -161,7 +163,8 @@ impl EndpointsApi {
     /// Replay to an endpoint
     ///
     /// Dead deliveries are due again, under the same `webhook-id`, and events that the endpoint never got are delivered
-    /// at last.
+    /// at last. An endpoint that is left alone, because it only failed, is asked at once; a disabled one gets all of it when
+    /// it is enabled.
     #[oai(
         path = "/instances/:instance_id/endpoints/:endpoint_id/replay",
         method = "post",

@@ -6,13 +6,13 @@ use crate::page;
 use crate::problem::{Failure, codes};
 use crate::stream::Tickets;
 use crate::tags::Tag;
-use crate::wire::event::{Event, StreamToken};
+use crate::wire::event::{Event, Include, StreamToken};
 use crate::wire::{Data, Page};
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{EventId, Fault, FaultCode};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Enum, OpenApi};
+use poem_openapi::{ApiResponse, OpenApi};
 use uuid::Uuid;
 
 pub(crate) struct EventsApi {
@@ -24,14 +24,6 @@ codes! {
     ListCodes = [Gone];
     EventCodes = [EventNotFound];
     TokenCodes = [TooManyRequests];
-}
-
-/// What an event may come with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-pub(crate) enum Include {
-    /// `data.raw`: the message as WhatsApp sent it, the protobuf as JSON.
-    Raw,
 }
 
 #[derive(ApiResponse)]

@@ -70,7 +70,8 @@ webhooks! {
     "newsletter" "on_newsletter" NewsletterEvent: "Posts of a newsletter changed", "On request only; best effort.";
     "endpoint" "on_endpoint" EndpointEvent: "An endpoint was disabled",
         "It answered 410, or failed for days. Goes to the other endpoints; on request only.";
-    "other" "on_other" OtherEvent: "Anything else", "`media`, on request only.";
+    "other" "on_other" OtherEvent: "A kind that is to come",
+        "`media`: it comes with the download of media, and nothing causes it yet. An endpoint may ask for it already.";
 }
 
 fn operation(id: &'static str, summary: &'static str, description: &'static str, body: MetaSchemaRef) -> MetaOperation {

@@ -37,7 +37,7 @@ impl Gateway {
         }
         self.inner.hooks.replayed(self, instance.pk);
         let found = self.delivery(id, delivery).await?;
-        self.inner.delivery.due(vec![found.0.endpoint]);
+        self.inner.delivery.asked(found.0.endpoint);
         Ok(found)
     }
 }

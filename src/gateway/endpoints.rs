@@ -23,6 +23,8 @@ pub struct EndpointSettings {
     pub rate_limit: Option<Option<u32>>,
     pub timeout: Option<Option<Duration>>,
     pub schedule: Option<Option<Vec<Duration>>>,
+    /// With the message as WhatsApp sent it.
+    pub include_raw: Option<bool>,
     pub enabled: Option<bool>,
     /// Signs with an ed25519 key beside the secret.
     pub asymmetric: Option<bool>,
@@ -172,6 +174,7 @@ fn change(gateway: &Gateway, settings: EndpointSettings, old: Option<&Endpoint>)
         rate_limit: settings.rate_limit,
         timeout: settings.timeout,
         schedule: settings.schedule,
+        include_raw: settings.include_raw,
         enabled: settings.enabled,
     })
 }
@@ -313,7 +316,8 @@ impl Gateway {
         Ok(WithSecret { endpoint, secret: made.then_some(secret) })
     }
 
-    /// Sends a sample event at once and says what came back. It is not tried again.
+    /// Sends a sample event at once and says what came back. It is not tried again. An endpoint that takes it is no
+    /// longer left alone: what waits for it is tried.
     pub async fn test_endpoint(
         &self,
         owner: Option<&InstanceId>,
@@ -325,7 +329,11 @@ impl Gateway {
             Some(owner) => owner.clone(),
             None => "test".parse().map_err(|_| Fault::from(FaultCode::Internal))?,
         };
-        Ok(sample::send(self, &endpoint, from, kind).await)
+        let sampled = sample::send(self, &endpoint, from, kind).await;
+        if sampled.status.is_some_and(|status| (200..300).contains(&status)) {
+            self.inner.delivery.asked(id);
+        }
+        Ok(sampled)
     }
 
     /// Makes the dead deliveries of a range due again, and those that were never made: events that the endpoint wants
@@ -352,7 +360,7 @@ impl Gateway {
             done.replayed += self.store().replay_dead(&replay).await.map_err(fault)?;
             done.missed += self.deliver_missed(&endpoint, &replay).await.map_err(fault)?;
             self.inner.hooks.replayed(self, instance_pk);
-            self.inner.delivery.due(vec![id]);
+            self.inner.delivery.asked(id);
         }
         Ok(done)
     }

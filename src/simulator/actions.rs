@@ -84,6 +84,15 @@ pub(crate) fn inject(world: &Arc<World>, mut rule: FaultRule) {
     world.faults.add(rule);
 }
 
+/// Messages that the phone's linked devices have not acknowledged.
+pub(crate) fn unacknowledged(world: &World, phone: &str) -> std::collections::HashSet<String> {
+    crate::world::directory::normal_phone(phone)
+        .ok()
+        .and_then(|p| world.directory.by_phone(&p))
+        .map(|account| lock(&account.state).devices.values().flat_map(|it| it.unacknowledged_messages()).collect())
+        .unwrap_or_default()
+}
+
 /// What the phone decrypted, or was told by another phone.
 pub(crate) fn received_texts(world: &World, phone: &str) -> Vec<ReceivedText> {
     crate::world::directory::normal_phone(phone)

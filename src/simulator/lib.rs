@@ -261,6 +261,12 @@ impl Simulator {
         actions::received_texts(&self.world, phone)
     }
 
+    /// Ids of the messages for this number that a linked device of it has not acknowledged: they are sent again. All
+    /// others never are.
+    pub fn unacknowledged(&self, phone: &str) -> std::collections::HashSet<String> {
+        actions::unacknowledged(&self.world, phone)
+    }
+
     /// Stops listening and closes all connections. When it returns, another simulator can take the port.
     pub async fn shutdown(&self) {
         self.world.stop.cancel();

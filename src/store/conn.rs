@@ -12,6 +12,11 @@ use std::time::Duration;
 
 /// How long to wait for a connection, or for a lock that another process holds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What the writing connection of SQLite keeps of the file, in KiB when negative: the pages of the present work, so that
+/// they are not read again for each group.
+const CACHE: &str = "-16384";
+/// Prepared statements that a connection keeps: those of every kind in each of their shapes.
+const PREPARED: usize = 400;
 /// SQLite's page, unless an older file has another one.
 const SQLITE_PAGE: u64 = 4_096;
 /// Any number: whoever migrates a Postgres database holds this advisory lock.
@@ -42,7 +47,8 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
         // a round trip before every transaction; a dead connection shows in its first statement just as well
         .test_before_acquire(false)
         .sqlx_logging(false)
-        .record_stmt_in_spans(false);
+        .record_stmt_in_spans(false)
+        .map_sqlx_postgres_opts(|options| options.statement_cache_capacity(PREPARED));
     options
 }
 
@@ -57,6 +63,8 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
                     .synchronous(SqliteSynchronous::Full)
                     .foreign_keys(true)
                     .busy_timeout(PATIENCE)
+                    .statement_cache_capacity(PREPARED)
+                    .pragma("cache_size", CACHE)
             });
             if config.max_size > 0 {
                 let pages = (config.max_size / SQLITE_PAGE).max(1).to_string();
@@ -73,7 +81,9 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
 pub(crate) async fn reader(url: &str, config: &StoreConfig) -> Result<DatabaseConnection, StoreError> {
     let mut options = options(url, config.readers);
     if kind(url)? == Database::Sqlite {
-        options.map_sqlx_sqlite_opts(|options| options.read_only(true).create_if_missing(false).busy_timeout(PATIENCE));
+        options.map_sqlx_sqlite_opts(|options| {
+            options.read_only(true).create_if_missing(false).busy_timeout(PATIENCE).statement_cache_capacity(PREPARED)
+        });
     }
     Ok(sea_orm::Database::connect(options).await?)
 }

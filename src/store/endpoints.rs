@@ -39,6 +39,8 @@ pub struct Endpoint {
     pub timeout: Option<Duration>,
     /// Instead of the configured one: waits after failed attempts.
     pub schedule: Option<Vec<Duration>>,
+    /// Events come with the message as WhatsApp sent it, where it was kept.
+    pub include_raw: bool,
     /// Nothing is delivered while it is false; deliveries wait.
     pub enabled: bool,
     /// The gateway disabled it, and when.
@@ -80,6 +82,7 @@ pub struct EndpointChange {
     pub rate_limit: Option<Option<u32>>,
     pub timeout: Option<Option<Duration>>,
     pub schedule: Option<Option<Vec<Duration>>>,
+    pub include_raw: Option<bool>,
     pub enabled: Option<bool>,
 }
 
@@ -171,6 +174,7 @@ pub(crate) fn endpoint(sealer: &Sealer, row: Model) -> Result<Endpoint, StoreErr
         rate_limit: row.rate_limit.and_then(|limit| u32::try_from(limit).ok()),
         timeout: row.timeout_ms.map(span),
         schedule: schedule.map(|waits| waits.into_iter().map(span).collect()),
+        include_raw: row.include_raw,
         enabled: row.enabled,
         disabled: reason.zip(row.disabled_at.map(Timestamp)),
         failing_since: row.failing_since.map(Timestamp),
@@ -208,6 +212,7 @@ pub(crate) async fn write(
         failing_since: None,
         created_at: now,
         updated_at: now,
+        include_raw: false,
     });
     apply(&tx.sealer, &mut row, change, new)?;
     row.updated_at = now;
@@ -254,6 +259,9 @@ fn apply(sealer: &Sealer, row: &mut Model, change: &EndpointChange, new: bool) -
         let waits = schedule.as_ref().map(|waits| waits.iter().copied().map(millis).collect::<Vec<_>>());
         row.schedule = waits.map(|waits| json(&waits)).transpose()?;
     }
+    if let Some(include_raw) = change.include_raw {
+        row.include_raw = include_raw;
+    }
     if let Some(enabled) = change.enabled {
         if enabled && !row.enabled {
             (row.disabled_reason, row.disabled_at, row.failing_since) = (None, None, None);
@@ -266,13 +274,15 @@ fn apply(sealer: &Sealer, row: &mut Model, change: &EndpointChange, new: bool) -
 async fn put(tx: &Tx, row: &Model) -> Result<(), StoreError> {
     let sql = "INSERT INTO endpoints (id, instance_pk, url, events, narrow, headers, secret, old_secrets, signing_key,
          ordering, rate_limit, timeout_ms, schedule, enabled, disabled_reason, disabled_at, failing_since, created_at,
-         updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+         updated_at, include_raw) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+         $19, $20)
          ON CONFLICT (id) DO UPDATE SET url = excluded.url, events = excluded.events, narrow = excluded.narrow,
          headers = excluded.headers, secret = excluded.secret, old_secrets = excluded.old_secrets,
          signing_key = excluded.signing_key, ordering = excluded.ordering, rate_limit = excluded.rate_limit,
          timeout_ms = excluded.timeout_ms, schedule = excluded.schedule, enabled = excluded.enabled,
          disabled_reason = excluded.disabled_reason, disabled_at = excluded.disabled_at,
-         failing_since = excluded.failing_since, updated_at = excluded.updated_at";
+         failing_since = excluded.failing_since, updated_at = excluded.updated_at,
+         include_raw = excluded.include_raw";
     let row = row.clone();
     let values = values![
         row.id,
@@ -293,7 +303,8 @@ async fn put(tx: &Tx, row: &Model) -> Result<(), StoreError> {
         row.disabled_at,
         row.failing_since,
         row.created_at,
-        row.updated_at
+        row.updated_at,
+        row.include_raw
     ];
     tx.db.run(sql, values).await.map(drop)
 }

@@ -5,12 +5,12 @@ use crate::entity::events::{Column, Entity, Model};
 use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
-use crate::sql::{placeholders, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Select, Value};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
@@ -175,10 +175,11 @@ pub(crate) async fn insert(tx: &Tx, rows: &[&EventRow]) -> Result<HashSet<Uuid>,
                 row.raw.clone()
             ]);
         }
+        let count = few_shapes(&mut values, rows.len(), WIDTH);
         let sql = format!(
             "INSERT INTO events (id, instance_pk, kind, order_key, dedupe_key, fanout, occurred_at, message_id, data,
              request_id, raw) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
-            tuples(0, rows.len(), WIDTH)
+            tuples(0, count, WIDTH)
         );
         for row in tx.db.all(sql, values).await? {
             inserted.insert(row.try_get("", "id")?);
@@ -222,7 +223,8 @@ impl Store {
 
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
-        self.read_events(pending(instance_pk).limit(limit).all(self.reader()).await?).await
+        let rows = self.reader().first(pending(instance_pk), limit).all(self.reader()).await?;
+        self.read_events(rows).await
     }
 
     /// Instances with events that wait for their fan-out.
@@ -238,9 +240,8 @@ impl Store {
         let find = Entity::find()
             .filter(Column::InstancePk.eq(instance_pk))
             .filter(Column::Seq.gt(seq))
-            .order_by_asc(Column::Seq)
-            .limit(limit);
-        self.read_events(find.all(self.reader()).await?).await
+            .order_by_asc(Column::Seq);
+        self.read_events(self.reader().first(find, limit).all(self.reader()).await?).await
     }
 
     pub async fn event_by_id(&self, id: EventId) -> Result<Option<Event>, StoreError> {
@@ -404,8 +405,9 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
         }
         answers.push(numbers);
     }
-    let count = values.len() / 4;
-    if count > 0 {
+    if !values.is_empty() {
+        let count = values.len() / 4;
+        let count = few_shapes(&mut values, count, 4);
         let sql = format!(
             // what a hook changed or took away must not come back through the message as it was
             "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data),
@@ -477,6 +479,7 @@ async fn leave_hooked(tx: &Tx, plans: &[(i64, Vec<Taken<'_>>)]) -> Result<Vec<Se
         sent.push(mine);
     }
     if count > 0 {
+        let count = few_shapes(&mut values, count, 3);
         let sql = format!(
             "UPDATE events SET verdict = v.column2, hook_errors = v.column3 FROM (VALUES {}) AS v
              WHERE events.pk = v.column1",
@@ -490,11 +493,14 @@ async fn leave_hooked(tx: &Tx, plans: &[(i64, Vec<Taken<'_>>)]) -> Result<Vec<Se
 /// Of these events: those that wait, and the numbers of those that do not.
 async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>, HashMap<i64, i64>), StoreError> {
     let (mut waiting, mut numbered) = (HashMap::new(), HashMap::new());
+    let mut values: Vec<Value> = rows.into_iter().map(Value::from).collect();
+    let count = values.len();
+    let count = few_shapes(&mut values, count, 1);
     let sql = format!(
         "SELECT pk, id, instance_pk, kind, order_key, fanout, seq, verdict FROM events WHERE pk IN ({})",
-        placeholders(0, rows.len())
+        placeholders(0, count)
     );
-    for row in tx.db.all(sql, rows.into_iter().map(Value::from).collect()).await? {
+    for row in tx.db.all(sql, values).await? {
         let pk: i64 = row.try_get("", "pk")?;
         if row.try_get::<i16>("", "fanout")? == PENDING {
             let event = Waiting {

@@ -4,7 +4,7 @@ use crate::deliveries::{self, Attempt, Delivery, DeliveryOutcome, Record};
 use crate::jobs::Accept;
 use crate::kv::{self, KvWrite};
 use crate::seal::place;
-use crate::sql::{MAX_BINDS, placeholders, tuples, values};
+use crate::sql::{MAX_BINDS, few_shapes, placeholders, tuples, values};
 use crate::writer::{Op, Tx, work};
 use crate::{Accepted, Durability, Job, NewJob, Store, StoreError};
 use kero_domain::{DeliveryId, EventId, InstanceId, Timestamp, text};
@@ -398,10 +398,11 @@ pub(crate) async fn insert_calls(tx: &Tx, instance_pk: i64, calls: &[(i64, &NewH
                 detail
             ]);
         }
+        let count = few_shapes(&mut values, calls.len(), WIDTH);
         let sql = format!(
             "INSERT INTO hook_calls (id, plugin, version, instance_pk, event_pk, delivery_id, outcome, called_at, ticks,
-             wall_us, memory_peak, detail) VALUES {}",
-            tuples(0, calls.len(), WIDTH)
+             wall_us, memory_peak, detail) VALUES {} ON CONFLICT DO NOTHING",
+            tuples(0, count, WIDTH)
         );
         tx.db.run(sql, values).await?;
     }

@@ -43,8 +43,8 @@ pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
 pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
 pub use jobs::{
-    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, NewJob, NextJob, QueueCount, QueuedJob,
-    Settlement,
+    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, LaneAhead, NewJob, NextJob, QueueCount,
+    QueuedJob, Settlement,
 };
 pub use journal::Reading;
 pub use keys::ApiKey;

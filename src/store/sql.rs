@@ -4,8 +4,8 @@
 
 use crate::StoreError;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
-    Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExecResult, QueryResult,
+    QueryTrait, Select, SelectModel, SelectorRaw, Statement, Value,
 };
 use std::fmt::Write;
 use std::sync::Arc;
@@ -91,6 +91,14 @@ impl Db {
         Statement::from_sql_and_values(self.get_database_backend(), sql, values)
     }
 
+    /// The first rows of a query. The limit stands in the text: SQLite prepares a statement with it as a parameter anew
+    /// each time that it is run.
+    pub(crate) fn first<E: EntityTrait>(&self, find: Select<E>, limit: u64) -> SelectorRaw<SelectModel<E::Model>> {
+        let mut statement = find.build(self.get_database_backend());
+        let _ = write!(statement.sql, " LIMIT {limit}");
+        E::find().from_raw_sql(statement)
+    }
+
     /// Runs a statement; the number of rows it touched.
     pub(crate) async fn run(&self, sql: impl Into<String>, values: Vec<Value>) -> Result<u64, StoreError> {
         Ok(self.execute_raw(self.statement(sql, values)).await?.rows_affected())
@@ -171,6 +179,23 @@ pub(crate) fn placeholders(taken: usize, count: usize) -> String {
     text
 }
 
+/// Rows up to which [`few_shapes`] fills.
+const FILLED: usize = 128;
+
+/// Repeats the last row of a list until there is a power of two of them; how many there are then. So a statement over
+/// whatever number of rows has few texts, and is found among those that the connection has prepared, which costs more
+/// than to run it. Only for statements to which a row that is there twice is there once.
+pub(crate) fn few_shapes<T: Clone>(values: &mut Vec<T>, rows: usize, width: usize) -> usize {
+    if rows == 0 || rows > FILLED {
+        return rows;
+    }
+    let last = values.len() - width;
+    for _ in rows..rows.next_power_of_two() {
+        values.extend_from_within(last..last + width);
+    }
+    rows.next_power_of_two()
+}
+
 /// `($1, $2), ($3, $4)`: the rows of a VALUES list of `width` columns.
 pub(crate) fn tuples(taken: usize, rows: usize, width: usize) -> String {
     let mut text = String::with_capacity(rows * width * 6);
@@ -183,6 +208,8 @@ pub(crate) fn tuples(taken: usize, rows: usize, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::{Value, few_shapes};
+
     #[test]
     fn placeholders_in_order_need_no_numbers() {
         let same = |sql: &str| assert_eq!(super::positional(sql.to_owned()), sql);
@@ -191,6 +218,18 @@ mod tests {
         same("a = $1 OR b = $1");
         same("a = '$'");
         same("a = 1");
+    }
+
+    #[test]
+    fn lists_are_filled_to_powers_of_two() {
+        let filled = |count: i32| {
+            let mut values: Vec<Value> = (0..count * 2 + 1).map(Value::from).collect();
+            let rows = few_shapes(&mut values, count as usize, 2);
+            assert_eq!(values.len(), rows * 2 + 1);
+            assert!(values.ends_with(&[Value::from(count * 2 - 1), Value::from(count * 2)]) || count == 0);
+            rows
+        };
+        assert_eq!([0, 1, 2, 3, 5, 64, 65, 128, 129].map(filled), [0, 1, 2, 4, 8, 64, 128, 128, 129]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! For the integration tests of the workspace, which must not name sea-orm.
 
 use crate::StoreError;
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectionTrait, Database, Statement};
 
 /// Creates an empty database on a Postgres server.
 pub async fn create_database(server: &str, name: &str) -> Result<(), StoreError> {
@@ -9,6 +9,15 @@ pub async fn create_database(server: &str, name: &str) -> Result<(), StoreError>
     connection.execute_unprepared(&format!("CREATE DATABASE \"{name}\"")).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// The texts that a query gives, read behind the gateway's back.
+pub async fn texts(url: &str, sql: &str) -> Result<Vec<String>, StoreError> {
+    let connection = Database::connect(url).await?;
+    let backend = connection.get_database_backend();
+    let rows = connection.query_all_raw(Statement::from_string(backend, sql)).await?;
+    connection.close().await?;
+    rows.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
 }
 
 /// Runs statements on a database behind the gateway's back.

@@ -137,6 +137,14 @@ fn a_wrong_or_unnamed_member_is_found() {
     }
 }
 
+#[test]
+fn every_kind_of_the_document_is_caused_here() {
+    for kind in document()["webhooks"].as_object().unwrap().keys().filter(|kind| *kind != "other") {
+        let caused = include_str!("catalogue.rs").contains(&format!("stage.event(\"{kind}\","));
+        assert!(caused, "{kind} is in the catalogue, and nothing here causes it");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn message_of_every_kind() {
     let stage = Stage::new(1).await;
@@ -511,4 +519,21 @@ async fn endpoint() {
     let gone = stage.event("endpoint", "it is disabled", |data| data["status"] == "disabled").await;
     assert_eq!((&gone["endpoint_id"], &gone["reason"]), (&made["data"]["id"], &"gone".into()));
     stage.check_all();
+}
+
+/// Samples are as the document says, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_of_every_kind() {
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    let sink = Sink::start().await;
+    kero.create("a").await;
+    let made = kero.post("/instances/a/endpoints", json!({ "url": sink.url })).await.expect(201);
+    for kind in document()["webhooks"].as_object().unwrap().keys().filter(|kind| *kind != "other") {
+        let path = format!("/instances/a/endpoints/{}/test?event={kind}", made["data"]["id"].as_str().unwrap());
+        kero.post_empty(&path).await.expect(200);
+        let mut event = sink.received().pop().unwrap().json();
+        assert_eq!(event["data"].as_object_mut().unwrap().remove("test"), Some(json!(true)));
+        check(kind, &event);
+    }
 }

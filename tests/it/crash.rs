@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// Each point with the pass at which it kills.
-const POINTS: [&str; 14] = [
+pub const POINTS: [&str; 14] = [
     "before_accept:3",
     "after_accept:3",
     "after_push:3",

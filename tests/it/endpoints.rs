@@ -278,6 +278,7 @@ async fn dead_deliveries_are_in_the_log_and_can_be_replayed() {
         (&first["attempts"], &first["event"], &first["endpoint_id"]),
         (&json!(3), &json!("message"), &made["id"])
     );
+    assert_eq!((&first["last_status"], first.get("last_error")), (&json!(500), None));
     let message = first["message_id"].as_str().unwrap();
     assert_eq!(deliveries(&kero, &format!("message_id={message}")).await, std::slice::from_ref(&first));
     assert!(

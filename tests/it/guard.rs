@@ -1,9 +1,9 @@
 //! The guard as a caller meets it: closed URLs are refused when they are set, and no proxy of the environment moves
 //! requests past it.
 
-use crate::support::{Kero, Options, Sink, person, simulator};
+use crate::support::{Kero, Options, Sink, binary, person, simulator};
 use kero_simulator::Script;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,4 +68,40 @@ async fn no_proxy_of_the_environment_gets_a_webhook() {
     sink.wait_for("the message", |json| json["data"]["text"] == "straight").await;
     let trapped = tokio::time::timeout(std::time::Duration::from_millis(100), trap.accept()).await;
     assert!(trapped.is_err(), "something went to the proxy");
+}
+
+/// Names that lead inside by way of others, and one whose second answer is another than its first, asked of a real DNS
+/// server by the system's resolver: in namespaces of its own, where that can be arranged. (Where it may not be, the tests
+/// of the guard itself, with resolvers that follow a script, stand in.)
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_lead_inside_reach_nothing_with_a_real_dns_server() {
+    let unshare = || {
+        let mut command = tokio::process::Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "--net"]).kill_on_drop(true);
+        command
+    };
+    let may = unshare().args(["mount", "--make-rprivate", "/"]).stderr(std::process::Stdio::null()).status().await;
+    if !may.is_ok_and(|status| status.success()) {
+        println!("no namespaces may be made here; the tests with scripted resolvers stand in");
+        return;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let world = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dns/world.py");
+    let output = unshare().arg("python3").arg(world).arg(binary()).arg(folder.path()).output().await.unwrap();
+    let log = std::fs::read_to_string(folder.path().join("kero.log")).unwrap_or_default();
+    assert!(output.status.success(), "{}\n{log}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (last, samples) = lines.split_last().unwrap();
+    assert_eq!(samples.len(), 7 * 3);
+    for sample in samples {
+        // one address is open on purpose, so that it is seen that the others could be reached
+        let open = sample["name"] == "open.test" || (sample["name"] == "rebind.test" && sample["try"] != 1);
+        assert_eq!(sample["delivered"], open, "{sample}");
+        let error = sample["error"].as_str().unwrap_or_default();
+        assert!(open || error.contains("the name leads into a private, loopback or reserved network"), "{sample}");
+    }
+    let arrived = last["arrived"].as_array().unwrap();
+    assert_eq!(arrived.len(), 5, "{last}");
+    assert!(arrived.iter().all(|it| it[1] == "::ffff:127.0.0.2"), "{last}");
 }

@@ -3,23 +3,20 @@
 use crate::support::hostile::{Hostile, request};
 use crate::support::{Kero, Options, Sink, eventually, person, simulator};
 use kero_simulator::Script;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 /// An endpoint of instance `a` with a deadline of one second; its path.
-async fn endpoint(kero: &Kero, url: &str) -> String {
+pub async fn endpoint(kero: &Kero, url: &str) -> String {
     let body = json!({ "url": url, "timeout_seconds": 1, "events": ["message"] });
     let made = kero.post("/instances/a/endpoints", body).await.expect(201);
     format!("/instances/a/endpoints/{}", made["data"]["id"].as_str().unwrap())
 }
 
 /// What one exchange with `url` comes to.
-async fn test(kero: &Kero, url: &str) -> Value {
+pub async fn test(kero: &Kero, url: &str) -> Value {
     let path = endpoint(kero, url).await;
     let result = kero.post_empty(&format!("{path}/test")).await.expect(200)["data"].clone();
     kero.delete(&path).await.expect(200);
@@ -33,6 +30,65 @@ fn memory_mib(kero: &Kero) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", kero.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1024
+}
+
+/// Listens, and takes no connection: its backlog is full.
+struct Deaf {
+    url: String,
+    _listener: tokio::net::TcpListener,
+    _waiting: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Deaf {
+    async fn start() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting = (0..4).map(|_| {
+            tokio::spawn(async move {
+                let _connected = tokio::net::TcpStream::connect(address).await;
+                std::future::pending().await
+            })
+        });
+        let waiting = waiting.collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Self { url: format!("http://{address}/hook"), _listener: listener, _waiting: waiting }
+    }
+}
+
+/// Headers without an end from as many endpoints as are asked at once: what the HTTP library keeps of each is bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_all_headers_take_little_memory_each() {
+    const ENDPOINTS: usize = 20;
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    kero.create("a").await;
+    let mut paths = Vec::new();
+    for _ in 0..ENDPOINTS {
+        // the part comes slowly at its end, so that all of them are held at once
+        let server = Hostile::start(|mut stream, counts| {
+            Box::pin(async move {
+                request(&mut stream, &counts).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx-long: ").await;
+                let _ = stream.write_all(&[b'x'; 400_000]).await;
+                while stream.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
+        })
+        .await;
+        paths.push(endpoint(&kero, &server.url).await);
+    }
+    let before = memory_mib(&kero);
+    let tests = paths.iter().map(async |path| kero.post_empty(&format!("{path}/test")).await.expect(200));
+    for result in futures_util::future::join_all(tests).await {
+        assert!(result["data"]["error"].as_str().unwrap().contains("in time"), "{result}");
+    }
+    let grown = memory_mib(&kero) - before;
+    println!("{ENDPOINTS} answers of 400 kB of headers, held at once: {grown} MiB more");
+    // a buffer may be twice what is in it
+    assert!(grown < ENDPOINTS as u64 + 16, "{grown} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,12 +123,15 @@ async fn each_misbehaviour_ends_in_time_and_in_the_right_conclusion() {
     );
     for (answer, status) in [
         (redirect, 301),
+        ("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n", 101),
         ("HTTP/1.1 304 Not Modified\r\n\r\n", 304),
         ("HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n", 410),
         ("HTTP/1.1 429 Slow\r\nretry-after: 1e9\r\ncontent-length: 0\r\n\r\n", 429),
         ("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", 500),
     ] {
-        refused(&test(&kero, &Hostile::answering(answer).await.url).await, status);
+        let result = test(&kero, &Hostile::answering(answer).await.url).await;
+        refused(&result, status);
+        assert_eq!(result["error"].is_string(), status == 301, "a redirect is explained: {result}");
     }
     assert!(other.received().is_empty(), "a redirect is not followed");
     for answer in [
@@ -119,6 +178,12 @@ async fn each_misbehaviour_ends_in_time_and_in_the_right_conclusion() {
     let gone = Hostile::start(|stream, _| Box::pin(async move { drop(stream) })).await;
     failed(&test(&kero, &gone.url).await, "the exchange failed");
 
+    // always about to answer
+    let hints = Hostile::endless("", b"HTTP/1.1 103 Early Hints\r\nlink: </>\r\n\r\n").await;
+    failed(&test(&kero, &hints.url).await, "in time");
+    let deaf = Deaf::start().await;
+    failed(&test(&kero, &deaf.url).await, "in time");
+
     // memory: nobody takes what does not end
     const PART: &[u8] = &[b'x'; 64 * 1024];
     const CHUNK: &[u8] = b"8\r\n01234567\r\n";
@@ -148,78 +213,6 @@ async fn each_misbehaviour_ends_in_time_and_in_the_right_conclusion() {
     assert!(after < before + 64, "the process grew from {before} to {after} MiB");
     // and it still delivers
     taken(&test(&kero, &other.url).await, 200);
-}
-
-/// An authority of our own, and certificates that are wrong in one way each.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// A TLS server with a certificate for `name`; `None` for one that nobody signed.
-    async fn serve(&self, name: &str, expired: bool, signed: bool) -> String {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        if expired {
-            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-        }
-        let certificate = if signed { params.signed_by(&key, &self.issuer) } else { params.self_signed(&key) }.unwrap();
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], der)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let server = Hostile::start(move |stream, counts| {
-            let acceptor = acceptor.clone();
-            Box::pin(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                request(&mut stream, &counts).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                let _ = stream.shutdown().await;
-            })
-        })
-        .await;
-        server.url.replace("http://127.0.0.1", "https://localhost")
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_is_checked() {
-    let simulator = simulator().await;
-    let authority = Authority::new();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &authority.pem).unwrap();
-    let trusting = Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap());
-    let kero = Kero::start_with(&simulator, trusting).await;
-    kero.create("a").await;
-    let good = test(&kero, &authority.serve("localhost", false, true).await).await;
-    assert!(good["delivered"] == true && good["connect_ms"].is_u64() && good["dns_ms"].is_u64(), "{good}");
-    for (url, why) in [
-        (authority.serve("localhost", true, true).await, "certificate"),
-        (authority.serve("example.org", false, true).await, "certificate"),
-        (authority.serve("localhost", false, false).await, "certificate"),
-        // no TLS at all, and an old alert
-        (Hostile::saying(b"HTTP/1.1 400 Bad\r\n\r\n").await.url.replace("http:", "https:"), "no connection"),
-        (Hostile::saying(b"\x15\x03\x01\x00\x02\x02\x46").await.url.replace("http:", "https:"), "no connection"),
-        // one that never shakes hands
-        (Hostile::black_hole().await.url.replace("http:", "https:"), "in time"),
-    ] {
-        let result = test(&kero, &url).await;
-        assert!(result["delivered"] == false && result["error"].as_str().unwrap().contains(why), "{url}: {result}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

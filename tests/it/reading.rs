@@ -1,6 +1,6 @@
 //! Reading instead of receiving: the journal in parts, by kind, one event, the message as it came, and what is gone.
 
-use crate::support::{Kero, Options, database_url, eventually, person, simulator};
+use crate::support::{Behaviour, Kero, Options, Sink, database_url, eventually, person, simulator};
 use kero_simulator::{Script, Simulator};
 use serde_json::Value;
 
@@ -163,6 +163,67 @@ async fn a_message_comes_raw_when_asked_for() {
     let raw = without.get("/instances/a/events?events=message&include=raw").await.expect(200);
     assert_eq!(texts(&raw), ["m0"]);
     assert!(raw["data"][0]["data"].get("raw").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_gets_messages_raw_that_asks_for_it() {
+    let simulator = simulator().await;
+    let options = Options::default()
+        .env("KERO_DELIVERY__SCHEDULE", format!("[{}]", vec!["\"100ms\""; 50].join(",")))
+        .env("KERO_DELIVERY__MAX_PAYLOAD", "8192");
+    let mut kero = Kero::start_with(&simulator, options.clone()).await;
+    let (with, without) = (Sink::start().await, Sink::start().await);
+    kero.create("a").await;
+    let body = serde_json::json!({ "url": with.url, "events": ["all"], "include": ["raw"] });
+    let made = kero.post("/instances/a/endpoints", body).await.expect(201)["data"].clone();
+    assert_eq!(made["include"], serde_json::json!(["raw"]));
+    let path = format!("/instances/a/endpoints/{}", made["id"].as_str().unwrap());
+    let other = kero.post("/instances/a/endpoints", serde_json::json!({ "url": without.url })).await.expect(201);
+    assert_eq!(other["data"]["include"], serde_json::json!([]));
+    kero.pair(&simulator, "a", "491518000051").await;
+    let peer = person(&simulator, "491518000052", Script::Silent);
+
+    // what is read is what was delivered, in every try
+    with.behave(Behaviour::Status(500));
+    simulator.send_text(&peer, "491518000051", "raw, please").await.unwrap();
+    with.wait_for("a first try", |event| event["event"] == "message").await;
+    with.behave(Behaviour::Status(200));
+    let (_, plain) = without.wait_for("the message", |event| event["event"] == "message").await;
+    assert!(plain["data"].get("raw").is_none());
+    let tries = eventually("a second try", || async {
+        let tries: Vec<_> = with.received().into_iter().filter(|it| it.json()["event"] == "message").collect();
+        tries.last().is_some_and(|it| it.status == 200).then_some(tries)
+    })
+    .await;
+    assert!(tries.iter().all(|it| it.body == tries[0].body), "the same bytes in every try");
+    let event = tries[0].json();
+    assert_eq!(event["data"]["raw"]["conversation"], "raw, please", "{event}");
+    let read = kero.get(&format!("/instances/a/events/{}?include=raw", event["id"].as_str().unwrap())).await;
+    assert_eq!(read.expect(200)["data"], event);
+    let (_, status) = with.wait_for("a status", |event| event["event"] == "status").await;
+    assert!(status["data"].get("raw").is_none(), "only messages have one");
+    kero.post_empty(&format!("{path}/test")).await.expect(200);
+    with.wait_for("a sample", |event| event["data"]["test"] == true && event["data"]["raw"].is_object()).await;
+
+    // the message itself fits, with its protobuf beside it it does not
+    simulator.send_text(&peer, "491518000051", &"x".repeat(5000)).await.unwrap();
+    let (_, thin) = with.wait_for("a thin event", |event| event["data"]["truncated"] == true).await;
+    let whole = kero.get(thin["data"]["fetch_url"].as_str().unwrap()).await.expect(200);
+    assert_eq!(whole["data"]["data"]["raw"]["conversation"].as_str().map(str::len), Some(5000));
+    without.wait_for("all of it", |event| event["data"]["text"].as_str().is_some_and(|text| text.len() == 5000)).await;
+
+    // over a restart, and not any longer
+    kero.restart().await;
+    simulator.send_text(&peer, "491518000051", "still").await.unwrap();
+    with.wait_for("the next one", |event| event["data"]["raw"]["conversation"] == "still").await;
+    let change = |body: Value| kero.request(reqwest::Method::PATCH, &path, &[], Some(body.to_string().into_bytes()));
+    let problem = change(serde_json::json!({ "include": ["everything"] })).await.problem(400, "validation-failed");
+    assert_eq!(problem["errors"][0]["pointer"], "/include/0");
+    assert_eq!(change(serde_json::json!({ "timeout_seconds": 5 })).await.expect(200)["data"]["include"][0], "raw");
+    change(serde_json::json!({ "include": [] })).await.expect(200);
+    simulator.send_text(&peer, "491518000051", "no more").await.unwrap();
+    let (_, event) = with.wait_for("the last one", |event| event["data"]["text"] == "no more").await;
+    assert!(event["data"].get("raw").is_none(), "{event}");
 }
 
 /// `GET /instances` looks the webhooks of all instances up at once.

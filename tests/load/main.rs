@@ -12,6 +12,10 @@ mod synchronous;
 use clap::{Args, Parser, Subcommand};
 use kero_store::{Durability, MasterKey, Store, StoreConfig};
 
+/// The bare clients' side has the allocator that the gateway has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]

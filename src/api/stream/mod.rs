@@ -11,11 +11,12 @@ pub(crate) use tickets::{StreamCaller, Tickets};
 
 use crate::auth::Caller;
 use crate::config::ApiConfig;
-use crate::events::{Include, filter};
+use crate::events::filter;
 use crate::handle::Handle;
 use crate::page;
 use crate::problem::{Failure, codes};
 use crate::tags::Tag;
+use crate::wire::event::Include;
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{EventKind, Fault, FaultCode};
 use kero_gateway::{Follow, Follower};

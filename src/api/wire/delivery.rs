@@ -24,6 +24,10 @@ pub(crate) struct Delivery {
     pub attempts: u32,
     /// What made the gateway try: the event, or a replay.
     pub trigger: DeliveryTrigger,
+    /// The HTTP status that came back the last time.
+    pub last_status: Option<u16>,
+    /// Why nothing came back the last time, or why it counts as a failure.
+    pub last_error: Option<String>,
     /// When a pending one is due. It may have to wait for others before it, and for its endpoint.
     pub next_attempt_at: Option<Moment>,
     pub created_at: Moment,
@@ -43,6 +47,8 @@ impl From<DeliveryLine> for Delivery {
             state: line.state.into(),
             attempts: line.attempts,
             trigger: line.trigger.into(),
+            last_status: line.last_status,
+            last_error: line.last_error,
             next_attempt_at: Moment::maybe(pending.then_some(line.next_at)),
             created_at: line.created_at.into(),
             updated_at: line.updated_at.into(),
@@ -74,7 +80,7 @@ pub(crate) struct Attempt {
     pub trigger: DeliveryTrigger,
     /// The HTTP status that came back.
     pub status: Option<u16>,
-    /// Why nothing came back.
+    /// Why nothing came back, or why what came back counts as a failure.
     pub error: Option<String>,
     /// Absent when there was no name to look up, or a connection already.
     pub dns_ms: Option<u64>,

@@ -1,5 +1,6 @@
 //! Endpoints on the wire. Secrets and header values go in and never come out; a secret that was made is shown once.
 
+use super::event::Include;
 use super::members::Members;
 use super::recipient::Recipient;
 use super::secret::NewSecret;
@@ -46,6 +47,8 @@ pub(crate) struct Endpoint {
     pub timeout_seconds: Option<u64>,
     /// The waits before the retries in seconds; absent: what the gateway is set to.
     pub retry_schedule: Option<Vec<u64>>,
+    /// What events come with beside their own data.
+    pub include: Vec<Include>,
     pub enabled: bool,
     /// Why the gateway disabled it. Enable it to have what waits delivered.
     pub disabled_reason: Option<DisabledReason>,
@@ -79,6 +82,7 @@ impl Endpoint {
             rate_limit: endpoint.rate_limit,
             timeout_seconds: endpoint.timeout.map(|timeout| timeout.as_secs()),
             retry_schedule: endpoint.schedule.map(|waits| waits.iter().map(Duration::as_secs).collect()),
+            include: endpoint.include_raw.then_some(Include::Raw).into_iter().collect(),
             enabled: endpoint.enabled,
             disabled_reason: endpoint.disabled.map(|(reason, _)| reason.into()),
             disabled_at: endpoint.disabled.map(|(_, at)| at.into()),
@@ -137,6 +141,10 @@ macro_rules! settings {
             /// one a delivery is `dead`, and can be replayed.
             #[oai(validator(max_items = 20))]
             pub retry_schedule: MaybeUndefined<Vec<Wait>>,
+            /// What events come with: `raw` for the message as WhatsApp sent it (the protobuf as JSON) in `data.raw`, where it was
+            /// kept (`events.keep_raw`) and no hook changed the event. Absent or empty: nothing more.
+            #[oai(validator(max_items = 8))]
+            pub include: Option<Vec<Include>>,
             /// `false` stops deliveries: what waits is kept, what comes is not added.
             pub enabled: Option<bool>,
             /// Sign with an ed25519 key (`v1a`), too. Its public half is `public_key`.
@@ -159,6 +167,7 @@ macro_rules! settings {
                     rate_limit: given(self.rate_limit),
                     timeout: given(self.timeout_seconds).map(|secs| secs.map(Duration::from_secs)),
                     schedule: given(self.retry_schedule).map(|waits| waits.map(seconds)),
+                    include_raw: self.include.map(|include| include.contains(&Include::Raw)),
                     enabled: self.enabled,
                     asymmetric: self.asymmetric,
                 })
@@ -270,7 +279,7 @@ pub(crate) struct TestResult {
     pub event_id: Uuid,
     /// The HTTP status that came back.
     pub status: Option<u16>,
-    /// Why nothing came back.
+    /// Why nothing came back, or why what came back counts as a failure.
     pub error: Option<String>,
     /// The answer's headers, as far as there are not too many.
     pub headers: Members,

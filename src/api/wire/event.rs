@@ -4,7 +4,7 @@ use super::members::Members;
 use super::time::Moment;
 use super::words::EventKind;
 use kero_domain::event::SCHEMA;
-use poem_openapi::Object;
+use poem_openapi::{Enum, Object};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -23,6 +23,14 @@ pub(crate) struct Event {
     pub seq: i64,
     /// Grows when a member changes its meaning.
     pub schema: u32,
+}
+
+/// What an event may come with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+pub(crate) enum Include {
+    /// `data.raw`: the message as WhatsApp sent it, the protobuf as JSON.
+    Raw,
 }
 
 /// Opens one stream, once.

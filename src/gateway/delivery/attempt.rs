@@ -8,6 +8,7 @@ use crate::hooks::{self, Shaping};
 use crate::{Gateway, crash};
 use kero_domain::Timestamp;
 use kero_store::{Attempt, Delivery, DeliveryOutcome, Hooked, StoreError, Trigger};
+use serde_json::Value;
 use std::time::Duration;
 
 /// A try that was made and is to be recorded.
@@ -34,9 +35,9 @@ pub(super) enum Ready {
     Dead(String),
 }
 
-/// Prepares the request; delivery hooks shape it, once.
-pub(super) async fn ready(gateway: &Gateway, delivery: &Delivery) -> Ready {
-    let prepared = match prepare::prepare(&gateway.inner.delivery.config, delivery) {
+/// Prepares the request, with the message as WhatsApp sent it if that is wanted (`raw`); delivery hooks shape it, once.
+pub(super) async fn ready(gateway: &Gateway, delivery: &Delivery, raw: Option<Value>) -> Ready {
+    let prepared = match prepare::prepare(&gateway.inner.delivery.config, delivery, raw) {
         Ok(prepared) => prepared,
         Err(why) => return Ready::Dead(why.to_owned()),
     };
@@ -130,7 +131,8 @@ fn attempt(
     let (timings, http_status, error, response_head) = match outcome {
         Ok(answer) => {
             let head = String::from_utf8_lossy(&answer.head).into_owned();
-            (answer.timings, Some(answer.status), None, Some(head).filter(|head| !head.is_empty()))
+            let remark = classify::remark(answer).map(str::to_owned);
+            (answer.timings, Some(answer.status), remark, Some(head).filter(|head| !head.is_empty()))
         }
         Err(failure) => (failure.timings, None, Some(failure.error.clone()), None),
     };
@@ -239,6 +241,7 @@ mod tests {
             rate_limit: None,
             timeout: None,
             schedule: None,
+            include_raw: false,
             enabled: true,
             disabled: None,
             failing_since: None,

@@ -113,6 +113,13 @@ impl Breaker {
         }
     }
 
+    /// There is a reason to believe that the endpoint answers now: the next exchange is a probe.
+    pub fn ask_again(&mut self, now: Timestamp) {
+        if let State::Open { until, step } = self.state {
+            self.state = State::Open { until: until.min(now), step };
+        }
+    }
+
     /// Until when nothing may begin, as things stand.
     pub fn blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
         let until = match self.state {
@@ -216,6 +223,20 @@ mod tests {
         assert_eq!(breaker.pass(now.after(PROBE_LIMIT)), Pass::Probe);
         breaker.give_back(now);
         assert_eq!(breaker.pass(now), Pass::Probe);
+    }
+
+    #[test]
+    fn an_endpoint_that_was_changed_is_asked_at_once() {
+        let mut breaker = failing(10);
+        breaker.ask_again(START);
+        assert_eq!(breaker.pass(START), Pass::Probe);
+        breaker.ask_again(START);
+        assert!(matches!(breaker.pass(START), Pass::Wait(_)), "one probe at a time");
+        breaker.report(false, true, START);
+        assert_eq!(breaker.pass(START), Pass::Wait(START.after(Duration::from_secs(60))), "it goes on where it was");
+        let mut closed = Breaker::new(BreakerConfig::default());
+        closed.ask_again(START);
+        assert_eq!(closed.pass(START), Pass::Go);
     }
 
     proptest! {

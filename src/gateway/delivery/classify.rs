@@ -31,6 +31,12 @@ pub(crate) fn classify(outcome: &Result<Answer, Failure>, now: Timestamp) -> Ver
     }
 }
 
+/// What is said of an answer whose status alone may surprise.
+pub(crate) fn remark(answer: &Answer) -> Option<&'static str> {
+    matches!(answer.status, 301 | 302 | 303 | 307 | 308)
+        .then_some("redirects are not followed; set the URL that this one leads to")
+}
+
 /// The endpoint says that it wants nothing any more.
 pub(crate) fn is_gone(outcome: &Result<Answer, Failure>) -> bool {
     matches!(outcome, Ok(Answer { status: 410, .. }))

@@ -133,10 +133,21 @@ impl Dispatcher {
             Input::Changed(id) => {
                 let lane = self.lane(id);
                 lane.endpoint = None;
-                lane.looks.insert(Timestamp::now());
+                lane.turns.values().for_each(|turn| turn.shared.stale.store(true, Ordering::Relaxed));
+                // whoever changed it may have mended it
+                self.ask(id);
             }
+            Input::Asked(id) => self.ask(id),
             Input::Anything => self.sweep().await,
         }
+    }
+
+    /// Looks at an endpoint, also at one whose breaker is open.
+    fn ask(&mut self, id: EndpointId) {
+        let now = Timestamp::now();
+        let lane = self.lane(id);
+        lane.gate.lock().unwrap_or_else(PoisonError::into_inner).ask_again(now);
+        lane.looks.insert(now);
     }
 
     /// Looks at every endpoint with something pending.

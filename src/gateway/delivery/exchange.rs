@@ -137,7 +137,12 @@ fn describe(error: reqwest::Error) -> String {
         return "the endpoint did not answer in time".to_owned();
     }
     if error.is_connect() {
-        return format!("no connection: {source}");
+        let text = source.to_string();
+        // what rustls says of an answer in plain text
+        if text.starts_with("received corrupt message") {
+            return "no connection: the endpoint does not speak TLS; is it http:// or another port?".to_owned();
+        }
+        return format!("no connection: {text}");
     }
     format!("the exchange failed: {source}")
 }

@@ -102,6 +102,11 @@ impl Gate {
         self.breaker.blocked_until(now).or_else(|| self.bucket.as_mut()?.next(now))
     }
 
+    /// An open breaker lets the next exchange through, as a probe.
+    pub(crate) fn ask_again(&mut self, now: Timestamp) {
+        self.breaker.ask_again(now);
+    }
+
     /// How it ended.
     pub(crate) fn leave(&mut self, success: bool, probe: bool, now: Timestamp) -> Health {
         self.breaker.report(success, probe, now);

@@ -49,6 +49,10 @@ pub enum UrlError {
     Private,
 }
 
+/// What is said of a name that has closed addresses.
+const CLOSED: &str = "the name leads into a private, loopback or reserved network (see delivery.allow_networks and \
+                      delivery.allow_hosts)";
+
 /// Whether the address is one of the public internet, in every spelling (mapped, 6to4, NAT64, Teredo).
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -241,14 +245,20 @@ impl<L: Lookup> Resolve for Guarded<L> {
             let addresses: Vec<SocketAddr> = usable.map(|address| SocketAddr::new(address, 0)).collect();
             if mixed && addresses.is_empty() {
                 metrics::counter!("kero_delivery_blocked_total", "reason" => "resolved").increment(1);
-                return Err(UrlError::Private.into());
+                return Err(CLOSED.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
 
-/// The one HTTP client that may talk to other people's hosts.
+/// The one HTTP client that may talk to other people's hosts. Of an answer's headers it holds up to 408 KiB, and up to 100
+/// of them, until they are complete or the exchange's time is over; the library has no setting for less. With HTTP/2 it is
+/// 16 KiB.
+///
+/// It sends a request once: a connection that ends with a request on it fails the exchange, whether or not the receiver
+/// did its work. Only what was not begun is sent again by the library itself: on a connection that was closed before
+/// anything was written, and where HTTP/2 says that a stream was refused.
 pub(crate) fn client(config: &DeliveryConfig) -> Result<reqwest::Client, reqwest::Error> {
     client_over(System { places: Arc::new(Semaphore::new(RESOLVING)) }, config)
 }

@@ -14,6 +14,7 @@ pub mod guard;
 mod places;
 pub(crate) mod prepare;
 pub(crate) mod sample;
+mod sample_data;
 pub mod sign;
 pub(crate) mod timing;
 mod turn;
@@ -82,6 +83,8 @@ enum Input {
     Due(Vec<EndpointId>),
     /// An endpoint's row is not what it was.
     Changed(EndpointId),
+    /// Somebody believes that the endpoint answers now.
+    Asked(EndpointId),
     /// Something may be due somewhere.
     Anything,
 }
@@ -109,6 +112,11 @@ impl DeliveryHandle {
         if !endpoints.is_empty() {
             let _ = self.inbox.send(Input::Due(endpoints));
         }
+    }
+
+    /// Somebody asked for deliveries to this endpoint, or saw it answer: one that is left alone is probed at once.
+    pub(crate) fn asked(&self, endpoint: EndpointId) {
+        let _ = self.inbox.send(Input::Asked(endpoint));
     }
 
     fn changed(&self, endpoint: EndpointId) {

@@ -6,6 +6,7 @@ use http::Method;
 use kero_domain::event::{Envelope, SCHEMA};
 use kero_store::{Delivery, Event};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A request without what depends on the moment: signature, timestamp and the endpoint's own headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +45,29 @@ impl Prepared {
     }
 }
 
-/// The request of a delivery: the stored one, else the envelope of its event as a POST.
-pub(crate) fn prepare(config: &DeliveryConfig, delivery: &Delivery) -> Result<Prepared, &'static str> {
+/// The request of a delivery: the stored one, else the envelope of its event as a POST. `raw` is the message as WhatsApp
+/// sent it, for an endpoint that wants it.
+pub(crate) fn prepare(
+    config: &DeliveryConfig,
+    delivery: &Delivery,
+    raw: Option<Value>,
+) -> Result<Prepared, &'static str> {
     match &delivery.request {
         Some(stored) => Prepared::decode(stored).ok_or("the stored request cannot be read"),
-        None => Ok(plain(config, &delivery.event)),
+        None => Ok(plain(config, &delivery.event, raw)),
     }
 }
 
 /// The envelope of an event as a POST.
-pub(crate) fn plain(config: &DeliveryConfig, event: &Event) -> Prepared {
-    let mut body = envelope(event, event.data.clone());
+pub(crate) fn plain(config: &DeliveryConfig, event: &Event, raw: Option<Value>) -> Prepared {
+    let mut data = event.data.clone();
+    let query = if raw.is_some() { "?include=raw" } else { "" };
+    if let (Value::Object(members), Some(raw)) = (&mut data, raw) {
+        members.insert("raw".to_owned(), raw);
+    }
+    let mut body = envelope(event, data);
     if body.len() > config.max_payload {
-        body = envelope(event, thin(config, event, body.len()));
+        body = envelope(event, thin(config, event, query, body.len()));
     }
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     if let Some(errors) = &event.hook_errors {
@@ -65,7 +76,7 @@ pub(crate) fn plain(config: &DeliveryConfig, event: &Event) -> Prepared {
     Prepared { method: Method::POST, url: None, headers, body: body.into() }
 }
 
-fn envelope(event: &Event, data: serde_json::Value) -> Vec<u8> {
+fn envelope(event: &Event, data: Value) -> Vec<u8> {
     let envelope = Envelope {
         event: event.kind,
         instance_id: event.instance_id.to_string(),
@@ -79,11 +90,11 @@ fn envelope(event: &Event, data: serde_json::Value) -> Vec<u8> {
 }
 
 /// What stands in the place of data that is too large: where to fetch the whole event.
-fn thin(config: &DeliveryConfig, event: &Event, size: usize) -> serde_json::Value {
+fn thin(config: &DeliveryConfig, event: &Event, query: &str, size: usize) -> Value {
     let base = config.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
     serde_json::json!({
         "truncated": true,
-        "fetch_url": format!("{base}/instances/{}/events/{}", event.instance_id, event.id),
+        "fetch_url": format!("{base}/instances/{}/events/{}{query}", event.instance_id, event.id),
         "size": size,
         "message_id": event.message_id,
     })
@@ -94,7 +105,7 @@ pub(super) mod tests {
     use super::*;
     use kero_domain::{EventId, EventKind, Timestamp};
 
-    pub(crate) fn event(data: serde_json::Value) -> Event {
+    pub(crate) fn event(data: Value) -> Event {
         Event {
             row: 1,
             id: EventId::new(),
@@ -133,8 +144,8 @@ pub(super) mod tests {
             public_url: Some("https://wa.example.org/".to_owned()),
             ..DeliveryConfig::default()
         };
-        let read = |event: &Event| -> serde_json::Value {
-            let prepared = plain(&config, event);
+        let read = |event: &Event| -> Value {
+            let prepared = plain(&config, event, None);
             assert!(prepared.body.len() <= 1000);
             serde_json::from_slice(&prepared.body).unwrap()
         };
@@ -149,6 +160,12 @@ pub(super) mod tests {
         let url = format!("https://wa.example.org/instances/shop/events/{}", large.id);
         assert_eq!(thin["data"]["fetch_url"], url);
         assert!(thin["data"]["size"].as_u64().unwrap() > 2000);
-        assert_eq!(plain(&config, &large), plain(&config, &large), "the same bytes each time");
+        assert_eq!(plain(&config, &large, None), plain(&config, &large, None), "the same bytes each time");
+        // what makes it too large may be the message as it came: the whole event is fetched with it
+        let raw = |size: usize| Some(serde_json::json!({ "conversation": "y".repeat(size) }));
+        let body = |raw| serde_json::from_slice::<Value>(&plain(&config, &small, raw).body).unwrap();
+        assert_eq!(body(raw(3))["data"], serde_json::json!({ "text": "x", "raw": { "conversation": "yyy" } }));
+        let url = format!("https://wa.example.org/instances/shop/events/{}?include=raw", small.id);
+        assert_eq!(body(raw(2000))["data"]["fetch_url"], url);
     }
 }

@@ -1,8 +1,9 @@
 //! A sample event to an endpoint, at once, and what came back. It is no event of the journal.
 
 use super::attempt::millis;
+use super::classify;
 use super::exchange::{self, Subject};
-use super::prepare;
+use super::{prepare, sample_data};
 use crate::Gateway;
 use kero_domain::{EventId, EventKind, InstanceId, Timestamp};
 use kero_store::{Endpoint, Event};
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 pub struct Sampled {
     pub event_id: EventId,
     pub status: Option<u16>,
-    /// Why nothing came back.
+    /// Why nothing came back, or why what came back counts as a failure.
     pub error: Option<String>,
     /// The answer's headers, the first of each name; at most [`HEADERS`] of them.
     pub headers: Map<String, Value>,
@@ -42,16 +43,19 @@ pub(crate) async fn send(gateway: &Gateway, endpoint: &Endpoint, id: InstanceId,
         seq: Some(0),
         at,
         message_id: None,
-        data: data(kind, at),
+        data: sample_data::data(kind, at),
         request_id: None,
         verdict: None,
         hook_errors: None,
     };
-    let prepared = prepare::plain(&handle.config, &event);
+    let prepared = prepare::plain(&handle.config, &event, raw(endpoint, kind));
     let subject = Subject { event: event.id, request_id: None };
     let outcome = exchange::exchange(handle, endpoint, &prepared, subject, at).await;
     let (answer, error) = match outcome {
-        Ok(answer) => (Ok(answer), None),
+        Ok(answer) => {
+            let remark = classify::remark(&answer).map(str::to_owned);
+            (Ok(answer), remark)
+        }
         Err(failure) => (Err(failure.timings), Some(failure.error)),
     };
     let timings = answer.as_ref().map_or_else(|timings| *timings, |answer| answer.timings);
@@ -76,24 +80,7 @@ pub(crate) async fn send(gateway: &Gateway, endpoint: &Endpoint, id: InstanceId,
     }
 }
 
-/// Made-up data; `test` tells it from the real.
-fn data(kind: EventKind, at: Timestamp) -> Value {
-    let chat = "491700000000@s.whatsapp.net";
-    let mut data = match kind {
-        EventKind::MessageAck => {
-            json!({ "status": "sent", "correlation_id": "test", "message_id": "3EB0000000000000000000", "attempts": 1 })
-        }
-        EventKind::Receipt => json!({
-            "message_id": "3EB0000000000000000000", "ids": ["3EB0000000000000000000"], "from": chat, "chat": chat,
-            "type": "read", "timestamp": at.secs()
-        }),
-        EventKind::Status => json!({ "status": "connected", "since": at.rfc3339() }),
-        _ => json!({
-            "message_id": "3EB0000000000000000000", "from": chat, "to": chat, "chat": chat, "is_group": false,
-            "message_type": "text", "text": "This is a test.", "timestamp": at.secs(), "is_from_me": false,
-            "sender": { "phone": "491700000000", "jid": chat }
-        }),
-    };
-    data["test"] = true.into();
-    data
+/// The made-up message as WhatsApp would have sent it, for an endpoint that wants it.
+fn raw(endpoint: &Endpoint, kind: EventKind) -> Option<Value> {
+    (endpoint.include_raw && kind == EventKind::Message).then(|| json!({ "conversation": sample_data::TEXT }))
 }

@@ -11,9 +11,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use kero_domain::endpoint::DisabledReason;
 use kero_domain::{EventKind, NewEvent, Timestamp};
-use kero_store::{Delivery, DeliveryOutcome};
-use std::sync::atomic::{AtomicI64, Ordering};
+use kero_store::{Delivery, DeliveryOutcome, StoreError};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a line rests when the database does not answer.
+const REST: Duration = Duration::from_secs(2);
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +40,13 @@ pub(super) struct Shared {
     pub since: Arc<AtomicI64>,
     /// How long the last exchange took, in milliseconds; -1 before the first.
     pub took: Arc<AtomicI64>,
+    /// The endpoint's row is not what the turn began with: it ends after the exchange that is under way.
+    pub stale: Arc<AtomicBool>,
 }
 
 impl Shared {
     pub(super) fn new(gate: Arc<Mutex<Gate>>) -> Self {
-        Self { gate, since: Arc::default(), took: Arc::new(AtomicI64::new(-1)) }
+        Self { gate, since: Arc::default(), took: Arc::new(AtomicI64::new(-1)), stale: Arc::default() }
     }
 
     fn gate<T>(&self, ask: impl FnOnce(&mut Gate) -> T) -> T {
@@ -49,17 +57,29 @@ impl Shared {
 pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) -> TurnEnd {
     let mut records = FuturesUnordered::new();
     let mut end = TurnEnd::Done;
+    let mut raw = match raw_messages(gateway, &run).await {
+        Ok(raw) => raw,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "deliveries wait for the database");
+            return TurnEnd::At(Timestamp::now().after(REST));
+        }
+    };
     for delivery in run {
         let now = Timestamp::now();
         if gateway.inner.stopping.is_cancelled() {
             end = TurnEnd::Stopped;
             break;
         }
+        if shared.stale.load(Ordering::Relaxed) {
+            // it may go elsewhere, be signed with another secret, or not go at all
+            end = TurnEnd::At(now);
+            break;
+        }
         if delivery.next_at > now {
             end = TurnEnd::At(delivery.next_at);
             break;
         }
-        let (prepared, shaped) = match attempt::ready(gateway, &delivery).await {
+        let (prepared, shaped) = match attempt::ready(gateway, &delivery, raw.remove(&delivery.event.row)).await {
             Ready::Send(prepared, shaped) => (prepared, shaped),
             Ready::Wait(until) => {
                 match gateway.store().hold_delivery(delivery.event.instance_pk, delivery.id, until).await {
@@ -107,6 +127,16 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
     }
     while records.next().await.is_some() {}
     end
+}
+
+/// The messages behind a run as WhatsApp sent them, where the endpoint wants them and the bytes are not fixed yet.
+async fn raw_messages(gateway: &Gateway, run: &[Delivery]) -> Result<HashMap<i64, Value>, StoreError> {
+    let wanting = run.iter().filter(|delivery| delivery.endpoint.include_raw && delivery.request.is_none());
+    let rows: Vec<i64> = wanting.map(|delivery| delivery.event.row).collect();
+    match run.first() {
+        Some(first) if !rows.is_empty() => gateway.raw_messages(first.event.instance_pk, &rows).await,
+        _ => Ok(HashMap::new()),
+    }
 }
 
 /// Writes down what an exchange says about its endpoint; whether that was disabled.

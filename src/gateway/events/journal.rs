@@ -1,7 +1,7 @@
 //! Inbound messages enter the journal here, before the client acknowledges them to WhatsApp.
 
 use super::FanOutHandle;
-use crate::Gateway;
+use crate::{Gateway, crash};
 use async_trait::async_trait;
 use kero_domain::NewEvent;
 use kero_store::{Store, StoreError};
@@ -34,7 +34,9 @@ impl Inbound for Journal {
         let stored =
             |message: InboundMessage| NewEvent { raw: message.event.raw.filter(|_| self.keep_raw), ..message.event };
         let events = batch.into_iter().map(stored).collect();
+        crash::point("before_event");
         self.store.append_events(self.instance_pk, self.epoch, events).await?;
+        crash::point("after_event");
         self.fanout.dirty(self.instance_pk);
         Ok(())
     }

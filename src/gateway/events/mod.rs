@@ -8,7 +8,7 @@ pub(crate) use feed::Feed;
 pub(crate) use journal::Journal;
 pub use read::{Ended, EventPage, Follow, Follower};
 
-use crate::Gateway;
+use crate::{Gateway, crash};
 use futures_util::FutureExt;
 use kero_domain::{DeliveryId, Timestamp};
 use kero_store::{Endpoint, Event, FanOut, FannedOut, NewDelivery, StoreError, Verdict};
@@ -131,7 +131,9 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
             let items: Vec<FanOut> = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
             let due: BTreeSet<_> = items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
             let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
+            crash::point("before_fanout");
             let done = gateway.store().fan_out(pk, epoch, items).await?;
+            crash::point("after_fanout");
             tell_readers(gateway, pk, &done);
             gateway.inner.delivery.due(due.into_iter().collect());
             Ok::<_, StoreError>(pending.len() < usize::try_from(BATCH).unwrap_or(usize::MAX))

@@ -5,6 +5,7 @@ use kero_domain::endpoint::EventFilter;
 use kero_domain::{EventId, EventKind, Fault, FaultCode, InstanceId};
 use kero_store::{Event, Reading, StoreError};
 use serde_json::Value;
+use std::collections::HashMap;
 use tokio::sync::watch;
 
 /// Events that a follower reads at once: what it holds in memory while its client is slow.
@@ -115,14 +116,20 @@ impl Gateway {
     /// Puts the messages as WhatsApp sent them into the events' data, as `raw`.
     async fn add_raw(&self, pk: i64, events: &mut [Event]) -> Result<(), Fault> {
         let rows: Vec<i64> = events.iter().map(|event| event.row).collect();
-        let messages = self.store().raw_messages(pk, &rows).await.map_err(fault)?;
+        let mut messages = self.raw_messages(pk, &rows).await.map_err(fault)?;
         for event in events {
-            let raw = messages.get(&event.row).and_then(|bytes| kero_whatsapp::raw_json(bytes));
-            if let (Value::Object(data), Some(raw)) = (&mut event.data, raw) {
+            if let (Value::Object(data), Some(raw)) = (&mut event.data, messages.remove(&event.row)) {
                 data.insert("raw".to_owned(), raw);
             }
         }
         Ok(())
+    }
+
+    /// The messages behind these events as WhatsApp sent them (the protobuf as JSON), by row; see
+    /// [`kero_store::Store::raw_messages`] for the events that have none.
+    pub(crate) async fn raw_messages(&self, pk: i64, rows: &[i64]) -> Result<HashMap<i64, Value>, StoreError> {
+        let messages = self.store().raw_messages(pk, rows).await?;
+        Ok(messages.into_iter().filter_map(|(row, bytes)| Some((row, kero_whatsapp::raw_json(&bytes)?))).collect())
     }
 
     /// Follows an instance's journal. The same faults as [`Gateway::read_events`].

@@ -11,7 +11,7 @@ use crate::intake::JobEnd;
 use crate::queue::{self, DeadLetter};
 use kero_domain::retry::jitter;
 use kero_domain::{Address, HeldReason, JobState, Timestamp};
-use kero_store::{IntentOutcome, Job, NextJob, Settlement, StoreError};
+use kero_store::{IntentOutcome, Job, LaneAhead, NextJob, Settlement, StoreError};
 use kero_whatsapp::SendError;
 
 /// What the lane does with the key afterwards.
@@ -24,6 +24,9 @@ pub(super) enum TurnEnd {
     /// Nothing to do, or nothing that can be done now.
     Idle,
 }
+
+/// Jobs of a chat that one look-up reads.
+const AHEAD: u64 = 16;
 
 /// The seed's sentence.
 const NOT_ON_WHATSAPP: &str = "The phone number is not registered on WhatsApp";
@@ -49,12 +52,22 @@ pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> 
 /// The oldest due job by the rows.
 async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
     context.known.asking(key);
-    let next = context.gateway.store().next_job(context.pk, &key.chat, key.priority, Timestamp::now()).await;
-    if matches!(next, Ok(NextJob::Empty)) {
-        context.known.nothing_left(key);
-        return Err(TurnEnd::Idle);
-    }
-    context.known.forget(key);
+    let now = Timestamp::now();
+    let found = context.gateway.store().next_jobs(context.pk, &key.chat, key.priority, now, AHEAD).await;
+    let next = match found {
+        Ok(LaneAhead { next, behind, whole }) => {
+            if matches!(next, NextJob::Run(_) | NextJob::Empty) {
+                context.known.found(key, behind, whole);
+            } else {
+                context.known.forget(key);
+            }
+            Ok(next)
+        }
+        Err(error) => {
+            context.known.forget(key);
+            Err(error)
+        }
+    };
     match next {
         Ok(NextJob::Run(job)) => Ok(job),
         Ok(NextJob::Wait(at)) => Err(TurnEnd::At(at)),

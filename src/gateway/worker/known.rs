@@ -1,8 +1,10 @@
 //! Jobs that a lane knows without asking the database.
 //!
-//! When the look-up of a chat finds nothing, whatever comes afterwards is told by accept; until more comes than is
-//! kept here, or until anything else happens to the chat's rows, the look-up can be saved. The rows stay the truth: an
-//! intent names the state that it needs, so a job that was cancelled or moved meanwhile is not sent from here.
+//! A look-up reads the first few jobs of a chat. When these are all, whatever comes afterwards is told by accept; until
+//! more comes than is kept here, or until anything else happens to the chat's rows, the next look-up can be saved. When
+//! there are more, those that were read are the next ones, since what is accepted later stands behind them. The rows
+//! stay the truth: an intent names the state that it needs, so a job that was cancelled or moved meanwhile is not sent
+//! from here.
 
 use super::LaneKey;
 use kero_domain::{JobId, JobState, Timestamp};
@@ -29,8 +31,19 @@ struct Inner {
 #[derive(Default)]
 struct Chat {
     jobs: BTreeMap<(Timestamp, JobId), Job>,
-    /// No unfinished job of the chat is anywhere but here.
-    complete: bool,
+    knowledge: Knowledge,
+}
+
+/// What the jobs of a chat are.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Knowledge {
+    /// Those accepted while the database is asked.
+    #[default]
+    Asking,
+    /// The next ones; there are others.
+    First,
+    /// All that are unfinished.
+    All,
 }
 
 /// What is next for a chat.
@@ -53,12 +66,24 @@ impl Known {
         inner.chats.insert(key.clone(), Chat::default());
     }
 
-    /// The database has no unfinished job of the chat.
-    pub(crate) fn nothing_left(&self, key: &LaneKey) {
-        // gone when something happened to the chat meanwhile
-        if let Some(chat) = self.lock().chats.get_mut(key) {
-            chat.complete = true;
+    /// The database has these jobs of the chat behind the one that it gave; `whole`: and no others.
+    pub(crate) fn found(&self, key: &LaneKey, jobs: Vec<Job>, whole: bool) {
+        let mut inner = self.lock();
+        if inner.jobs + jobs.len() > JOBS {
+            inner.forget(key);
+            return;
         }
+        // gone when something happened to the chat meanwhile
+        let Some(chat) = inner.chats.get_mut(key) else { return };
+        let before = chat.jobs.len();
+        if !whole {
+            // they come after others that were not read
+            chat.jobs.clear();
+        }
+        chat.jobs.extend(jobs.into_iter().map(|job| ((job.order_at, job.id), job)));
+        chat.knowledge = if whole { Knowledge::All } else { Knowledge::First };
+        let now = chat.jobs.len();
+        inner.jobs = inner.jobs + now - before;
     }
 
     /// A job was accepted, and committed.
@@ -67,6 +92,10 @@ impl Known {
         let mut inner = self.lock();
         let full = inner.jobs >= JOBS;
         let Some(chat) = inner.chats.get_mut(&key) else { return };
+        if chat.knowledge == Knowledge::First {
+            // it stands behind what was not read
+            return;
+        }
         if full || job.state != JobState::Queued {
             inner.forget(&key);
             return;
@@ -78,13 +107,16 @@ impl Known {
 
     pub(crate) fn next(&self, key: &LaneKey) -> Next {
         let mut inner = self.lock();
-        let Some(chat) = inner.chats.get_mut(key).filter(|chat| chat.complete) else { return Next::Ask };
+        let Some(chat) = inner.chats.get_mut(key).filter(|chat| chat.knowledge != Knowledge::Asking) else {
+            return Next::Ask;
+        };
         match chat.jobs.pop_first() {
             Some((_, job)) => {
                 inner.jobs -= 1;
                 Next::Run(Box::new(job))
             }
-            None => Next::Empty,
+            None if chat.knowledge == Knowledge::All => Next::Empty,
+            None => Next::Ask,
         }
     }
 
@@ -122,7 +154,7 @@ mod tests {
     fn complete() -> Known {
         let known = Known::default();
         known.asking(&key());
-        known.nothing_left(&key());
+        known.found(&key(), Vec::new(), true);
         known
     }
 
@@ -152,7 +184,7 @@ mod tests {
         let (first, second) = (job("a"), job("a"));
         known.accepted(&second);
         assert!(asks(&known), "the look-up has not answered");
-        known.nothing_left(&key());
+        known.found(&key(), Vec::new(), true);
         known.accepted(&first);
         assert_eq!([run(&known), run(&known), run(&known)], [Some(first.id), Some(second.id), None]);
     }
@@ -164,7 +196,7 @@ mod tests {
         assert!(asks(&known));
         known.asking(&key());
         known.forget(&key());
-        known.nothing_left(&key());
+        known.found(&key(), vec![job("a")], true);
         assert!(asks(&known), "it happened during the look-up");
         let known = complete();
         known.accepted(&Job { state: JobState::Held, ..job("a") });
@@ -172,6 +204,25 @@ mod tests {
         let known = complete();
         known.forget_all();
         assert!(asks(&known));
+    }
+
+    #[test]
+    fn the_first_of_many_are_run_in_order_and_then_it_asks() {
+        let known = Known::default();
+        let (first, second, third) = (job("a"), job("a"), job("a"));
+        known.asking(&key());
+        known.accepted(&third);
+        known.found(&key(), vec![first.clone(), second.clone()], false);
+        known.accepted(&job("a"));
+        assert_eq!([run(&known), run(&known)], [Some(first.id), Some(second.id)]);
+        assert!(asks(&known), "others were accepted meanwhile");
+        assert_eq!(known.lock().jobs, 0);
+        // found and told: once
+        known.asking(&key());
+        known.accepted(&third);
+        known.found(&key(), vec![third.clone()], true);
+        assert_eq!([run(&known), run(&known)], [Some(third.id), None]);
+        assert_eq!(known.lock().jobs, 0);
     }
 
     #[test]

@@ -103,6 +103,14 @@ impl Device {
         &self.queue
     }
 
+    /// Ids of the messages that the client has not acknowledged, sent or not.
+    pub fn unacknowledged_messages(&self) -> impl Iterator<Item = String> {
+        let sent = self.unacknowledged.iter().filter(|u| u.class == "message").map(|u| u.id.clone());
+        let waiting =
+            self.queue.iter().filter(|stanza| stanza.tag.as_ref() == "message").filter_map(|stanza| attr(stanza, "id"));
+        sent.chain(waiting)
+    }
+
     /// Sends if connected; nothing is kept.
     pub fn send(&self, stanza: Node) -> bool {
         self.link.as_ref().is_some_and(|l| l.outbox.send(Outgoing::Stanza(stanza)).is_ok())

@@ -4,7 +4,7 @@ use super::{Delivery, Line, line_of};
 use crate::endpoints::{Endpoint, endpoint};
 use crate::entity::{deliveries, endpoints, events};
 use crate::events::Event;
-use crate::sql::{placeholders, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::{Store, StoreError};
 use kero_domain::{EndpointId, Timestamp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
@@ -35,44 +35,44 @@ pub struct Wanting {
     pub room: usize,
 }
 
-/// Heads that are due at `$1`, at most `$2` of each endpoint, urgent ones first. The two databases have no common words
+/// Heads that are due at `$1`, at most `limit` of each endpoint, urgent ones first. The two databases have no common words
 /// for "the first few of each".
-pub(crate) fn heads_sql(postgres: bool, endpoints: usize) -> String {
-    let of = tuples(2, endpoints, 1);
+pub(crate) fn heads_sql(postgres: bool, endpoints: usize, limit: u64) -> String {
+    let of = tuples(1, endpoints, 1);
     if postgres {
         format!(
             "SELECT h.id, h.endpoint_id, h.instance_pk, h.order_key FROM (VALUES {of}) AS v
              CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = v.column1 AND state = 'pending' AND head
-               AND next_at <= $1 ORDER BY priority, next_at, event_pk LIMIT $2) AS h
+               AND next_at <= $1 ORDER BY priority, next_at, event_pk LIMIT {limit}) AS h
              ORDER BY h.priority, h.next_at, h.event_pk"
         )
     } else {
         format!(
             "SELECT h.id, h.endpoint_id, h.instance_pk, h.order_key FROM (VALUES {of}) AS v CROSS JOIN deliveries h
              WHERE h.id IN (SELECT x.id FROM deliveries x WHERE x.endpoint_id = v.column1 AND x.state = 'pending'
-                 AND x.head AND x.next_at <= $1 ORDER BY x.priority, x.next_at, x.event_pk LIMIT $2)
+                 AND x.head AND x.next_at <= $1 ORDER BY x.priority, x.next_at, x.event_pk LIMIT {limit})
              ORDER BY h.priority, h.next_at, h.event_pk"
         )
     }
 }
 
-/// The lines of these heads, at most `$1` deliveries of each.
-pub(crate) fn lines_sql(postgres: bool, heads: usize) -> String {
+/// The lines of these heads, at most `limit` deliveries of each.
+pub(crate) fn lines_sql(postgres: bool, heads: usize, limit: u64) -> String {
     if postgres {
         format!(
             "SELECT d.* FROM (VALUES {}) AS v JOIN deliveries h ON h.id = v.column1
              CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = h.endpoint_id
                AND instance_pk = h.instance_pk AND order_key = h.order_key AND state = 'pending'
-               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT $1) AS d ORDER BY d.event_pk",
-            tuples(1, heads, 1)
+               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT {limit}) AS d ORDER BY d.event_pk",
+            tuples(0, heads, 1)
         )
     } else {
         format!(
             "SELECT d.* FROM deliveries h CROSS JOIN deliveries d WHERE h.id IN ({})
                AND d.id IN (SELECT y.id FROM deliveries y WHERE y.endpoint_id = h.endpoint_id
                  AND y.instance_pk = h.instance_pk AND y.order_key = h.order_key AND y.state = 'pending'
-                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT $1) ORDER BY d.event_pk",
-            placeholders(1, heads)
+                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT {limit}) ORDER BY d.event_pk",
+            placeholders(0, heads)
         )
     }
 }
@@ -92,10 +92,9 @@ impl Store {
         if wanting.is_empty() {
             return Ok(Vec::new());
         }
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut values = values![now.0, signed(lines)];
+        let mut values = values![now.0];
         values.extend(wanting.iter().map(|wanting| Value::from(wanting.endpoint.id.0)));
-        let sql = heads_sql(self.reader().is_postgres(), wanting.len());
+        let sql = heads_sql(self.reader().is_postgres(), wanting.len(), lines);
         let mut room: HashMap<EndpointId, usize> =
             wanting.iter().map(|wanting| (wanting.endpoint.id, wanting.room)).collect();
         let mut claimed: Vec<Claimed> = Vec::new();
@@ -112,10 +111,8 @@ impl Store {
         if heads.is_empty() {
             return Ok(claimed);
         }
-        let sql = lines_sql(self.reader().is_postgres(), heads.len());
-        let mut values = values![signed(length)];
-        values.extend(heads.into_iter().map(Value::from));
-        let statement = self.reader().statement(sql, values);
+        let sql = lines_sql(self.reader().is_postgres(), heads.len(), length);
+        let statement = self.reader().statement(sql, heads.into_iter().map(Value::from).collect());
         let rows = deliveries::Entity::find().from_raw_sql(statement).all(self.reader()).await?;
         let events = self.events_by_row(rows.iter().map(|row| row.event_pk).collect()).await?;
         let endpoints: HashMap<EndpointId, &Arc<Endpoint>> =
@@ -136,10 +133,12 @@ impl Store {
         Ok(claimed)
     }
 
-    async fn events_by_row(&self, rows: Vec<i64>) -> Result<HashMap<i64, Event>, StoreError> {
+    async fn events_by_row(&self, mut rows: Vec<i64>) -> Result<HashMap<i64, Event>, StoreError> {
         if rows.is_empty() {
             return Ok(HashMap::new());
         }
+        let count = rows.len();
+        few_shapes(&mut rows, count, 1);
         let found = events::Entity::find().filter(events::Column::Pk.is_in(rows)).all(self.reader()).await?;
         Ok(self.read_events(found).await?.into_iter().map(|event| (event.row, event)).collect())
     }

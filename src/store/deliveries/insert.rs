@@ -3,7 +3,7 @@
 use super::Trigger;
 use crate::StoreError;
 use crate::events::NewDelivery;
-use crate::sql::{MAX_BINDS, placeholders, tuples, values};
+use crate::sql::{MAX_BINDS, few_shapes, placeholders, tuples, values};
 use crate::writer::Tx;
 use kero_domain::{DeliveryId, EndpointId, EventKind, Timestamp};
 use sea_orm::Value;
@@ -44,6 +44,7 @@ pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<u6
                 row.delivery.next_at.0
             ]);
         }
+        let count = few_shapes(&mut values, rows.len(), WIDTH);
         let sql = format!(
             "INSERT INTO deliveries (id, endpoint_id, event_pk, instance_pk, order_key, state, head, priority, attempts,
              uncounted, triggered_by, next_at, created_at, updated_at)
@@ -51,10 +52,11 @@ pub(crate) async fn insert(tx: &Tx, rows: &[Row], trigger: Trigger) -> Result<u6
                CASE e.ordering WHEN 'none' THEN v.column6 WHEN 'strict' THEN '' ELSE v.column5 END,
                'pending', FALSE, v.column7, 0, 0, $1, v.column8, $2, $3
              FROM (VALUES {}) AS v JOIN endpoints e ON e.id = v.column2 WHERE TRUE ON CONFLICT DO NOTHING",
-            tuples(3, rows.len(), WIDTH)
+            tuples(3, count, WIDTH)
         );
         written += tx.db.run(sql, values).await?;
-        let ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();
+        let mut ids: Vec<Value> = rows.iter().map(|row| Value::from(row.delivery.id.0)).collect();
+        few_shapes(&mut ids, rows.len(), 1);
         let sql = format!(
             "UPDATE deliveries SET head = TRUE WHERE id IN ({}) AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier
              WHERE earlier.endpoint_id = deliveries.endpoint_id AND earlier.instance_pk = deliveries.instance_pk

@@ -29,6 +29,10 @@ pub struct DeliveryLine {
     pub state: DeliveryState,
     pub attempts: u32,
     pub trigger: Trigger,
+    /// What came back the last time.
+    pub last_status: Option<u16>,
+    /// Why nothing did, or why it counts for nothing.
+    pub last_error: Option<String>,
     /// When a pending one is due; it may have to wait for others of its line.
     pub next_at: Timestamp,
     pub created_at: Timestamp,
@@ -36,7 +40,9 @@ pub struct DeliveryLine {
 }
 
 const COLUMNS: &str = "SELECT d.id, d.endpoint_id, d.state, d.attempts, d.triggered_by, d.next_at, d.created_at,
-     d.updated_at, e.id AS event_id, e.kind, e.seq, e.message_id FROM deliveries d JOIN events e ON e.pk = d.event_pk";
+     d.updated_at, e.id AS event_id, e.kind, e.seq, e.message_id, a.http_status, a.error
+     FROM deliveries d JOIN events e ON e.pk = d.event_pk
+     LEFT JOIN attempts a ON a.delivery_id = d.id AND a.n = d.attempts";
 
 fn line(row: &QueryResult) -> Result<DeliveryLine, StoreError> {
     Ok(DeliveryLine {
@@ -49,10 +55,16 @@ fn line(row: &QueryResult) -> Result<DeliveryLine, StoreError> {
         state: word("delivery state", &row.try_get::<String>("", "state")?)?,
         attempts: u32::try_from(row.try_get::<i32>("", "attempts")?).unwrap_or(0),
         trigger: trigger(&row.try_get::<String>("", "triggered_by")?)?,
+        last_status: http_status(row)?,
+        last_error: row.try_get("", "error")?,
         next_at: Timestamp(row.try_get("", "next_at")?),
         created_at: Timestamp(row.try_get("", "created_at")?),
         updated_at: Timestamp(row.try_get("", "updated_at")?),
     })
+}
+
+fn http_status(row: &QueryResult) -> Result<Option<u16>, StoreError> {
+    Ok(row.try_get::<Option<i32>>("", "http_status")?.and_then(|status| u16::try_from(status).ok()))
 }
 
 impl Store {
@@ -122,7 +134,7 @@ impl Store {
             n,
             at: Timestamp(row.try_get("", "started_at")?),
             trigger: trigger(&row.try_get::<String>("", "triggered_by")?)?,
-            http_status: row.try_get::<Option<i32>>("", "http_status")?.and_then(|status| u16::try_from(status).ok()),
+            http_status: http_status(row)?,
             error: row.try_get("", "error")?,
             dns_ms: millis("dns_ms")?,
             connect_ms: millis("connect_ms")?,

@@ -22,7 +22,7 @@ use crate::endpoints::Endpoint;
 use crate::entity::deliveries::Model;
 use crate::events::Event;
 use crate::seal::place;
-use crate::sql::tuples;
+use crate::sql::{few_shapes, tuples};
 use crate::writer::Tx;
 use crate::{Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, Timestamp};
@@ -135,13 +135,15 @@ async fn set_heads(tx: &Tx, lines: &HashSet<Line>) -> Result<(), StoreError> {
     if lines.is_empty() {
         return Ok(());
     }
+    let mut values = line_values(lines);
+    let rows = few_shapes(&mut values, lines.len(), 3);
     let sql = format!(
         "UPDATE deliveries SET head = TRUE WHERE id IN (SELECT (SELECT first.id FROM deliveries AS first
            WHERE first.endpoint_id = v.column1 AND first.instance_pk = v.column2 AND first.order_key = v.column3
              AND first.state = 'pending' ORDER BY first.event_pk LIMIT 1) FROM (VALUES {}) AS v)",
-        tuples(0, lines.len(), 3)
+        tuples(0, rows, 3)
     );
-    tx.db.run(sql, line_values(lines)).await.map(drop)
+    tx.db.run(sql, values).await.map(drop)
 }
 
 /// The same where another delivery may be marked already.

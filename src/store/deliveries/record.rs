@@ -2,7 +2,7 @@
 
 use super::{Attempt, DeliveryOutcome, Line, head_place, line_of, request_place, set_heads};
 use crate::seal::Sealer;
-use crate::sql::{tuples, values};
+use crate::sql::{few_shapes, tuples, values};
 use crate::writer::{Answer, Op, Tx, work};
 use crate::{Durability, Store, StoreError};
 use kero_domain::{DeliveryId, Timestamp};
@@ -137,13 +137,14 @@ async fn take_turn(tx: &Tx, records: Vec<&mut Record>) -> Result<(), StoreError>
             record.request.clone()
         ]);
     }
+    let rows = few_shapes(&mut values, records.len(), 6);
     let sql = format!(
         "UPDATE deliveries SET state = v.column2, next_at = COALESCE(v.column3, deliveries.next_at),
          attempts = v.column4, uncounted = deliveries.uncounted + v.column5,
          request = COALESCE(deliveries.request, v.column6), updated_at = $1
          FROM (VALUES {}) AS v WHERE deliveries.id = v.column1 AND deliveries.state = 'pending'
          RETURNING deliveries.id, deliveries.state, deliveries.endpoint_id, deliveries.instance_pk, deliveries.order_key",
-        tuples(1, records.len(), 6)
+        tuples(1, rows, 6)
     );
     let mut changed: HashMap<Uuid, Line> = HashMap::new();
     let mut ended = HashSet::new();
@@ -190,6 +191,7 @@ async fn insert_attempts<'a>(
     if rows == 0 {
         return Ok(());
     }
+    let rows = few_shapes(&mut values, rows, WIDTH);
     let sql = format!(
         "INSERT INTO attempts (delivery_id, n, started_at, triggered_by, http_status, error, dns_ms, connect_ms,
          first_byte_ms, total_ms, response_head, next_at) VALUES {} ON CONFLICT DO NOTHING",

@@ -116,6 +116,7 @@ entity! { "endpoints", endpoints {
     failing_since: Option<i64>,
     created_at: i64,
     updated_at: i64,
+    include_raw: bool,
 } }
 
 entity! { "deliveries", deliveries {

@@ -3,7 +3,7 @@
 use super::{Accepted, Job, NewJob};
 use crate::entity::{idempotency, jobs};
 use crate::seal::Sealer;
-use crate::sql::{placeholders, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Op, Tx};
 use crate::{Store, StoreError};
 use kero_domain::{ApiKeyId, InstanceId, JobId, Timestamp};
@@ -220,11 +220,12 @@ async fn insert(tx: &Tx, accepts: Vec<&mut Accept>) -> Result<(), StoreError> {
             row.updated_at
         ]);
     }
+    let rows = few_shapes(&mut values, accepts.len(), 17);
     let sql = format!(
         "INSERT INTO jobs (id, instance_pk, correlation_id, message_id, chat, priority, content, state, held, due_at,
          send_at, order_at, attempts, asynchronous, request_id, created_at, updated_at) VALUES {}
          ON CONFLICT DO NOTHING RETURNING id",
-        tuples(0, accepts.len(), 17)
+        tuples(0, rows, 17)
     );
     let mut inserted = HashSet::new();
     for row in tx.db.all(sql, values).await? {

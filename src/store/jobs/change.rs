@@ -1,10 +1,10 @@
-//! Changes outside an attempt: cancelling, reporting mode, receipts.
+//! Changes outside an attempt: cancelling, reporting mode.
 
 use crate::events::{self, EventRow};
-use crate::sql::{placeholders, tuples, values};
-use crate::writer::{Fence, Op, work};
+use crate::sql::{tuples, values};
+use crate::writer::{Op, work};
 use crate::{Store, StoreError};
-use kero_domain::{Address, JobId, JobState, NewEvent, Timestamp};
+use kero_domain::{JobId, NewEvent, Timestamp};
 use std::sync::Arc;
 
 /// Nothing was sent of these, and nothing will be once they are cancelled.
@@ -85,62 +85,6 @@ impl Store {
             Op::Run(work(answer, |tx| {
                 let sql = "UPDATE jobs SET asynchronous = $1 WHERE ended_at IS NULL AND asynchronous = $2";
                 Box::pin(tx.db.run(sql, values![true, false]))
-            }))
-        })
-        .await
-    }
-
-    /// Moves the jobs whose WhatsApp ids a receipt names forward to `state` (delivered, read, played; never back, and
-    /// only jobs that were sent) and appends the event, in one transaction. Fenced.
-    ///
-    /// A receipt from a contact may come under another address than the job has (a LID for a number), so only the
-    /// kind of chat is compared there; groups and broadcasts have one address, which must be the same.
-    pub async fn record_receipt(
-        &self,
-        instance_pk: i64,
-        epoch: i64,
-        ids: &[String],
-        from_chat: &str,
-        state: Option<JobState>,
-        event: NewEvent,
-    ) -> Result<(), StoreError> {
-        let event = Arc::new(EventRow::new(self.sealer(), instance_pk, event)?);
-        let behind = match state {
-            Some(JobState::Delivered) => "'sent'",
-            Some(JobState::Read) => "'sent', 'delivered'",
-            Some(JobState::Played) => "'sent', 'delivered', 'read'",
-            _ => "",
-        };
-        let update = state.filter(|_| !behind.is_empty() && !ids.is_empty()).map(|state| {
-            let mut values = values![state.as_str(), Timestamp::now().0, instance_pk];
-            values.extend(ids.iter().map(|id| id.as_str().into()));
-            let mut sql = format!(
-                "UPDATE jobs SET state = $1, updated_at = $2 WHERE instance_pk = $3 AND message_id IN ({})
-                 AND state IN ({behind})",
-                placeholders(3, ids.len())
-            );
-            match Address::parse(from_chat) {
-                Ok(Address::Phone(_) | Address::Lid(_)) => {
-                    sql.push_str(" AND (chat LIKE '%@s.whatsapp.net' OR chat LIKE '%@lid')");
-                }
-                _ => {
-                    sql.push_str(&format!(" AND chat = ${}", values.len() + 1));
-                    values.push(from_chat.into());
-                }
-            }
-            (sql, values)
-        });
-        let update = Arc::new(update);
-        let fence = Some(Fence { pk: instance_pk, epoch });
-        self.submit(instance_pk, fence, self.configured(), |answer| {
-            Op::Run(work(answer, move |tx| {
-                let (update, event) = (Arc::clone(&update), Arc::clone(&event));
-                Box::pin(async move {
-                    if let Some((sql, values)) = update.as_ref() {
-                        tx.db.run(sql.as_str(), values.clone()).await?;
-                    }
-                    events::insert(tx, &[&event]).await.map(drop)
-                })
             }))
         })
         .await

@@ -4,10 +4,12 @@ mod accept;
 mod change;
 pub(crate) mod dead;
 pub(crate) mod read;
+pub(crate) mod receipt;
 mod run;
 
 pub(crate) use accept::{Accept, accept};
 pub use dead::{DeadFilter, JobName};
+pub(crate) use receipt::{Receipt, receipts};
 pub(crate) use run::{Intend, Settle, intend, settle};
 
 use crate::StoreError;
@@ -161,6 +163,16 @@ pub enum NextJob {
     InFlight(Job),
     /// No unfinished job.
     Empty,
+}
+
+/// The head of a lane, and what stands behind it.
+#[derive(Debug, Clone)]
+pub struct LaneAhead {
+    pub next: NextJob,
+    /// Queued jobs that come right after the head, in order.
+    pub behind: Vec<Job>,
+    /// The lane has no unfinished job but these.
+    pub whole: bool,
 }
 
 /// A lane with something due, by its oldest due job.

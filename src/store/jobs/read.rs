@@ -1,6 +1,6 @@
 //! Reading jobs.
 
-use super::{DueJob, Job, NextJob, QueueCount, QueuedJob, word};
+use super::{DueJob, Job, LaneAhead, NextJob, QueueCount, QueuedJob, word};
 use crate::entity::jobs::{Column, Entity, Model};
 use crate::sql::values;
 use crate::{Store, StoreError};
@@ -12,15 +12,13 @@ use uuid::Uuid;
 /// Rows of one instance that the polling pass looks at: enough to see past a lane with many due jobs.
 const WINDOW: i64 = 256;
 
-/// The unfinished jobs of a lane, in order.
-pub(crate) fn lane(instance_pk: i64, chat: &str, priority: Priority) -> Select<Entity> {
-    Entity::find()
-        .filter(Column::InstancePk.eq(instance_pk))
-        .filter(Column::Chat.eq(chat))
-        .filter(Column::Priority.eq(priority.as_str()))
-        .filter(Column::EndedAt.is_null())
-        .order_by_asc(Column::OrderAt)
-        .order_by_asc(Column::Id)
+/// The first unfinished jobs of a lane (`$1` instance, `$2` chat, `$3` class), in order. SQLite prepares a statement
+/// whose limit is a parameter anew each time that it is run.
+pub(crate) fn lane(limit: u64) -> String {
+    format!(
+        "SELECT * FROM jobs WHERE instance_pk = $1 AND chat = $2 AND priority = $3 AND ended_at IS NULL
+         ORDER BY order_at, id LIMIT {limit}"
+    )
 }
 
 /// Jobs whose intent is stored. The literal lets both databases see that the partial index holds them.
@@ -84,14 +82,40 @@ impl Store {
         priority: Priority,
         now: Timestamp,
     ) -> Result<NextJob, StoreError> {
-        let find = lane(instance_pk, chat, priority);
-        let Some(job) = self.read_job(find.one(self.reader()).await?).await? else { return Ok(NextJob::Empty) };
-        Ok(match (job.state, job.held) {
-            (JobState::Sending, _) => NextJob::InFlight(job),
-            (JobState::Held, Some(HeldReason::Offline | HeldReason::Rate)) => NextJob::Run(job),
-            _ if job.due_at <= now => NextJob::Run(job),
-            _ => NextJob::Wait(job.due_at),
-        })
+        Ok(self.next_jobs(instance_pk, chat, priority, now, 1).await?.next)
+    }
+
+    /// The same with what may follow it, at most `limit` jobs in all.
+    pub async fn next_jobs(
+        &self,
+        instance_pk: i64,
+        chat: &str,
+        priority: Priority,
+        now: Timestamp,
+        limit: u64,
+    ) -> Result<LaneAhead, StoreError> {
+        let statement = self.reader().statement(lane(limit), values![instance_pk, chat, priority.as_str()]);
+        let rows = Entity::find().from_raw_sql(statement).all(self.reader()).await?;
+        let mut whole = (rows.len() as u64) < limit;
+        let mut jobs = self.read_jobs(rows).await?.into_iter();
+        let next = match jobs.next() {
+            None => NextJob::Empty,
+            Some(job) => match (job.state, job.held) {
+                (JobState::Sending, _) => NextJob::InFlight(job),
+                (JobState::Held, Some(HeldReason::Offline | HeldReason::Rate)) => NextJob::Run(job),
+                _ if job.due_at <= now => NextJob::Run(job),
+                _ => NextJob::Wait(job.due_at),
+            },
+        };
+        let mut behind = Vec::new();
+        for job in jobs {
+            if job.state != JobState::Queued || job.due_at > now {
+                whole = false;
+                break;
+            }
+            behind.push(job);
+        }
+        Ok(LaneAhead { next, behind, whole })
     }
 
     /// The lanes of an instance that have unfinished jobs.

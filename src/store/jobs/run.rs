@@ -3,7 +3,7 @@
 use super::{IntentOutcome, Settlement};
 use crate::entity::jobs;
 use crate::events::{self, EventRow};
-use crate::sql::{tuples, values};
+use crate::sql::{few_shapes, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Store, StoreError};
 use kero_domain::{JobId, JobState, NewEvent, Timestamp};
@@ -134,6 +134,7 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
     for intent in &intents {
         values.extend(values![intent.job.0, intent.instance_pk, intent.proto.clone(), intent.at.0]);
     }
+    let rows = few_shapes(&mut values, intents.len(), 4);
     let sql = format!(
         "UPDATE jobs SET state = 'sending', held = NULL, attempts = jobs.attempts + 1,
          proto = COALESCE(jobs.proto, v.column3), updated_at = v.column4
@@ -141,7 +142,7 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
          WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
            AND (jobs.state <> 'held' OR jobs.held IN ('offline', 'rate') OR jobs.due_at <= v.column4)
          RETURNING id, attempts, proto",
-        tuples(0, intents.len(), 4)
+        tuples(0, rows, 4)
     );
     let mut started = HashMap::new();
     for row in tx.db.all(sql, values).await? {
@@ -202,6 +203,7 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
             change.at
         ]);
     }
+    let rows = few_shapes(&mut values, settles.len(), 10);
     let sql = format!(
         "UPDATE jobs SET state = v.column3, held = v.column4, due_at = COALESCE(v.column5, jobs.due_at),
          attempts = jobs.attempts - CASE WHEN jobs.state = 'sending' THEN v.column6 ELSE 0 END,
@@ -209,7 +211,7 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
          FROM (VALUES {}) AS v
          WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
          RETURNING id, asynchronous",
-        tuples(0, settles.len(), 10)
+        tuples(0, rows, 10)
     );
     let mut changed = HashSet::new();
     // a synchronous job reports to its request and has no event

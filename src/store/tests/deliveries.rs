@@ -334,6 +334,7 @@ async fn endpoints_are_changed_and_limited(fixture: Fixture) {
         timeout: Some(Some(Duration::from_secs(3))),
         schedule: Some(Some(vec![Duration::from_secs(1), Duration::from_secs(60)])),
         order: Some(Order::Strict),
+        include_raw: Some(true),
         ..change("https://example.org/1")
     };
     let made = store.create_endpoint(pk, full, 2).await.unwrap();
@@ -344,6 +345,7 @@ async fn endpoints_are_changed_and_limited(fixture: Fixture) {
     assert_eq!((changed.rate_limit, changed.timeout, changed.order), (None, None, Order::Strict));
     assert_eq!((changed.secret_text(), changed.url.as_str()), (Some("s3cret"), "https://example.org/1"));
     let read = store.endpoint(pk, made.id).await.unwrap().unwrap();
+    assert!(made.include_raw && changed.include_raw && read.include_raw, "it stays as it was");
     assert_eq!((read.signing_key.unwrap().expose_secret(), read.events), ("whsk_x", EventFilter::All));
     store.create_endpoint(pk, change("https://example.org/2"), 2).await.unwrap();
     let third = store.create_endpoint(pk, change("https://example.org/3"), 2).await;

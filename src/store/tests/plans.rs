@@ -19,11 +19,12 @@ async fn hot_reads_use_their_indices() {
     let fixture = Fixture::sqlite().await;
     let sql = |statement: Statement| statement.sql;
     for (what, sql, index, sorts) in [
-        ("lane", sql(jobs::read::lane(1, "x", Priority::Bulk).build(DbBackend::Sqlite)), "jobs_lane", false),
+        ("lane", jobs::read::lane(16), "jobs_lane", false),
         ("in doubt", sql(jobs::read::sending(1).build(DbBackend::Sqlite)), "jobs_sending", false),
+        ("receipts", jobs::receipt::update(2), "jobs_message", false),
         ("due jobs", jobs::read::due(false), "jobs_due", true),
-        ("due deliveries", deliveries::heads_sql(false, 2), "deliveries_due", true),
-        ("lines", deliveries::lines_sql(false, 2), "deliveries_line", true),
+        ("due deliveries", deliveries::heads_sql(false, 2, 16), "deliveries_due", true),
+        ("lines", deliveries::lines_sql(false, 2, 32), "deliveries_line", true),
         (
             "dead letters",
             sql(jobs::dead::dead(&crate::DeadFilter { instance_pk: Some(1), ..Default::default() })

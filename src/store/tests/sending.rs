@@ -265,6 +265,32 @@ async fn receipts_move_forward(fixture: Fixture) {
     assert_eq!(state(&grouped).await, JobState::Delivered);
     receipt(None, CHAT).await;
     assert_eq!(store.pending_events(instance.pk, 10).await.unwrap().len(), 4);
+
+    // many at once, which come to one statement: of those about one message the furthest counts
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        let job = accept(store, new_job(&instance, CHAT, "z")).await;
+        begin(store, &job, epoch).await;
+        let sent = Settlement::Sent { at: Timestamp::now() };
+        store.settle_job(job.id, instance.pk, epoch, sent, None).await.unwrap();
+        jobs.push(job);
+    }
+    let delivered = jobs.iter().map(|job| (job, JobState::Delivered));
+    let of_one = [JobState::Read, JobState::Delivered, JobState::Played, JobState::Read].map(|state| (&jobs[0], state));
+    let mut receipts = tokio::task::JoinSet::new();
+    for (job, state) in delivered.chain(of_one) {
+        let (store, ids) = (store.clone(), [job.message_id.as_str().to_owned()]);
+        let event = event(EventKind::Receipt, CHAT, "receipt");
+        receipts.spawn(async move {
+            store.record_receipt(instance.pk, epoch, &ids, CHAT, Some(state), event).await.unwrap();
+        });
+    }
+    assert_eq!(receipts.join_all().await.len(), 10);
+    assert_eq!(state(&jobs[0]).await, JobState::Played);
+    for job in &jobs[1..] {
+        assert_eq!(state(job).await, JobState::Delivered);
+    }
+    assert_eq!(store.pending_events(instance.pk, 100).await.unwrap().len(), 14);
 }
 
 async fn synchronous_jobs_outlive_their_request(fixture: Fixture) {

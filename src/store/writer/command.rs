@@ -3,7 +3,7 @@
 use super::Put;
 use crate::deliveries::Record;
 use crate::events::{Append, Spread};
-use crate::jobs::{Accept, Intend, Settle};
+use crate::jobs::{Accept, Intend, Receipt, Settle};
 use crate::seal::Sealer;
 use crate::sql::Db;
 use crate::{Durability, StoreError};
@@ -65,6 +65,7 @@ pub(crate) enum Op {
     Accept(Box<Accept>),
     Intend(Box<Intend>),
     Settle(Box<Settle>),
+    Receipt(Box<Receipt>),
     Append(Append),
     Spread(Box<Spread>),
     Record(Box<Record>),
@@ -89,6 +90,7 @@ impl Op {
             Self::Accept(accept) => end!(accept.answer),
             Self::Intend(intend) => end!(intend.answer),
             Self::Settle(settle) => end!(settle.answer),
+            Self::Receipt(receipt) => end!(receipt.answer),
             Self::Append(append) => end!(append.answer),
             Self::Spread(spread) => end!(spread.answer),
             Self::Record(record) => end!(record.answer),

@@ -116,6 +116,11 @@ async fn flush(tx: &Tx, put: &Put, chunk: &mut Vec<Vec<Value>>) -> Result<(), St
     if chunk.is_empty() {
         return Ok(());
     }
-    let sql = put.insert(chunk.len());
-    tx.db.run(sql, chunk.drain(..).flatten().collect()).await.map(drop)
+    let mut rows = chunk.drain(..);
+    // in powers of two: few texts of statements, which the connection has prepared
+    while rows.len() > 0 {
+        let count = 1 << rows.len().ilog2();
+        tx.db.run(put.insert(count), rows.by_ref().take(count).flatten().collect()).await?;
+    }
+    Ok(())
 }

@@ -7,13 +7,14 @@
 use super::{OnConflict, Op, Pending, Tx, put};
 use crate::{StoreError, deliveries, events, jobs};
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Put(&'static str, OnConflict),
     Device,
     Accept,
     Intend,
     Settle,
+    Receipt,
     Append,
     Spread,
     Record,
@@ -31,6 +32,8 @@ impl Step {
         match (self.kind, kind) {
             (Kind::Run, _) | (Kind::Device, Kind::Put(..)) => true,
             (Kind::Put(mine, _), Kind::Put(table, _)) => mine == table,
+            // the events of one source come in their order
+            (Kind::Receipt, Kind::Append) | (Kind::Append, Kind::Receipt) => true,
             _ => false,
         }
     }
@@ -46,6 +49,7 @@ fn kind(op: &Op) -> Kind {
         Op::Accept(_) => Kind::Accept,
         Op::Intend(_) => Kind::Intend,
         Op::Settle(_) => Kind::Settle,
+        Op::Receipt(_) => Kind::Receipt,
         Op::Append(_) => Kind::Append,
         Op::Spread(_) => Kind::Spread,
         Op::Record(_) => Kind::Record,
@@ -53,18 +57,16 @@ fn kind(op: &Op) -> Kind {
     }
 }
 
-fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
+/// The steps of commands of these kinds; `None` is left out.
+fn plan(kinds: impl Iterator<Item = Option<Kind>>) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for (n, (pending, lost)) in group.iter().zip(lost).enumerate() {
-        if *lost {
-            continue;
-        }
-        let kind = kind(&pending.op);
+    for (n, kind) in kinds.enumerate() {
+        let Some(kind) = kind else { continue };
         let joins = !matches!(kind, Kind::Run | Kind::Device);
         let mut place = None;
-        for step in steps.iter_mut().rev() {
+        for (at, step) in steps.iter().enumerate().rev() {
             if joins && step.kind == kind {
-                place = Some(step);
+                place = Some(at);
                 break;
             }
             if step.holds(kind) {
@@ -72,7 +74,13 @@ fn plan(group: &[Pending], lost: &[bool]) -> Vec<Step> {
             }
         }
         match place {
-            Some(step) => step.members.push(n),
+            // after the results of the messages that they are about
+            Some(at) if kind == Kind::Receipt => {
+                let mut step = steps.remove(at);
+                step.members.push(n);
+                steps.push(step);
+            }
+            Some(at) => steps[at].members.push(n),
             None => steps.push(Step { kind, members: vec![n] }),
         }
     }
@@ -93,12 +101,14 @@ macro_rules! members {
 
 /// Runs every command of the group that kept its epoch.
 pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result<(), StoreError> {
-    for step in plan(group, lost) {
+    let kinds = group.iter().zip(lost).map(|(pending, lost)| (!lost).then(|| kind(&pending.op)));
+    for step in plan(kinds) {
         match step.kind {
             Kind::Put(..) => put::run(tx, &mut members!(group, step, Put).collect::<Vec<_>>()).await?,
             Kind::Accept => jobs::accept(tx, members!(group, step, Accept).map(Box::as_mut).collect()).await?,
             Kind::Intend => jobs::intend(tx, members!(group, step, Intend).map(Box::as_mut).collect()).await?,
             Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
+            Kind::Receipt => jobs::receipts(tx, members!(group, step, Receipt).map(Box::as_mut).collect()).await?,
             Kind::Append => events::append(tx, members!(group, step, Append).collect()).await?,
             Kind::Spread => events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
             Kind::Record => deliveries::record(tx, members!(group, step, Record).map(Box::as_mut).collect()).await?,
@@ -115,4 +125,37 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Kind::{Append, Device, Receipt, Run, Settle};
+
+    fn steps(kinds: &[Kind]) -> Vec<(Kind, Vec<usize>)> {
+        plan(kinds.iter().copied().map(Some)).into_iter().map(|step| (step.kind, step.members)).collect()
+    }
+
+    #[test]
+    fn receipts_come_together_after_the_results_that_they_are_about() {
+        let group = [Receipt, Settle, Receipt, Settle, Receipt];
+        assert_eq!(steps(&group), [(Settle, vec![1, 3]), (Receipt, vec![0, 2, 4])]);
+        assert_eq!(steps(&[Settle, Receipt, Settle]), [(Settle, vec![0, 2]), (Receipt, vec![1])]);
+    }
+
+    #[test]
+    fn what_one_source_reports_keeps_its_order() {
+        let group = [Receipt, Append, Receipt, Append];
+        assert_eq!(steps(&group), group.iter().enumerate().map(|(n, kind)| (*kind, vec![n])).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_passes_a_command_that_runs_by_itself() {
+        let group = [Settle, Receipt, Run, Receipt, Settle];
+        let expected = [(Settle, vec![0]), (Receipt, vec![1]), (Run, vec![2]), (Receipt, vec![3]), (Settle, vec![4])];
+        assert_eq!(steps(&group), expected);
+        let put = Kind::Put("sessions", OnConflict::Replace);
+        assert_eq!(steps(&[put, Device, put]), [(put, vec![0]), (Device, vec![1]), (put, vec![2])]);
+        assert_eq!(plan([Some(Settle), None, Some(Settle)].into_iter())[0].members, [0, 2], "lost ones are left out");
+    }
 }

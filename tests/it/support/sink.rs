@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -19,6 +20,8 @@ pub struct Received {
     pub body: Vec<u8>,
     /// How it was answered.
     pub status: u16,
+    /// When it had arrived, in Unix milliseconds.
+    pub at: i64,
 }
 
 impl Received {
@@ -33,6 +36,10 @@ pub enum Behaviour {
     /// 302 to a private address.
     Redirect,
     Status(u16),
+    /// 200, after this long.
+    Late(Duration),
+    /// 500 for a body with this text in it, 200 for any other.
+    Refusing(&'static str),
 }
 
 #[derive(Clone)]
@@ -79,11 +86,19 @@ impl Sink {
             Ok(body) => body.to_bytes().to_vec(),
             Err(_) => return Response::default(),
         };
-        let (status, location) = match *self.behaviour.lock().expect("behaviour") {
+        let behaviour = *self.behaviour.lock().expect("behaviour");
+        let (status, location) = match behaviour {
             Behaviour::Status(status) => (status, None),
             Behaviour::Redirect => (302, Some("http://10.1.2.3/")),
+            Behaviour::Late(_) => (200, None),
+            Behaviour::Refusing(text) if String::from_utf8_lossy(&body).contains(text) => (500, None),
+            Behaviour::Refusing(_) => (200, None),
         };
-        self.received.lock().expect("received").push(Received { target, headers, body, status });
+        let at = kero_domain::Timestamp::now().0;
+        self.received.lock().expect("received").push(Received { target, headers, body, status, at });
+        if let Behaviour::Late(wait) = behaviour {
+            tokio::time::sleep(wait).await;
+        }
         let mut answer = Response::builder().status(status);
         if let Some(location) = location {
             answer = answer.header("location", location);

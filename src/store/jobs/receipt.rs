@@ -1,0 +1,96 @@
+//! Receipts: one statement moves the jobs of all receipts of a group.
+
+use crate::events::{self, EventRow};
+use crate::sql::{few_shapes, tuples, values};
+use crate::writer::{Answer, Fence, Op, Tx};
+use crate::{Store, StoreError};
+use kero_domain::{Address, JobState, NewEvent, Timestamp};
+use std::collections::HashSet;
+
+/// The command.
+pub(crate) struct Receipt {
+    instance_pk: i64,
+    /// The WhatsApp ids that it names, when it moves jobs at all.
+    ids: Vec<String>,
+    state: JobState,
+    /// The jobs' chat; `None`: any contact's.
+    chat: Option<String>,
+    event: EventRow,
+    pub answer: Answer<()>,
+}
+
+impl Store {
+    /// Moves the jobs whose WhatsApp ids a receipt names forward to `state` (delivered, read, played; never back, and
+    /// only jobs that were sent) and appends the event, in one transaction. Fenced.
+    ///
+    /// A receipt from a contact may come under another address than the job has (a LID for a number), so only the
+    /// kind of chat is compared there; groups and broadcasts have one address, which must be the same.
+    pub async fn record_receipt(
+        &self,
+        instance_pk: i64,
+        epoch: i64,
+        ids: &[String],
+        from_chat: &str,
+        state: Option<JobState>,
+        event: NewEvent,
+    ) -> Result<(), StoreError> {
+        let event = EventRow::new(self.sealer(), instance_pk, event)?;
+        let moves = state.filter(|state| matches!(state, JobState::Delivered | JobState::Read | JobState::Played));
+        let chat = match Address::parse(from_chat) {
+            Ok(Address::Phone(_) | Address::Lid(_)) => None,
+            _ => Some(from_chat.to_owned()),
+        };
+        let fence = Some(Fence { pk: instance_pk, epoch });
+        let ids = if moves.is_some() { ids.to_vec() } else { Vec::new() };
+        let state = moves.unwrap_or(JobState::Delivered);
+        self.submit(instance_pk, fence, self.configured(), |answer| {
+            Op::Receipt(Box::new(Receipt { instance_pk, ids, state, chat, event, answer }))
+        })
+        .await
+    }
+}
+
+/// Runs the receipts of a group.
+pub(crate) async fn receipts(tx: &Tx, receipts: Vec<&mut Receipt>) -> Result<(), StoreError> {
+    // a message that several receipts name takes turns
+    let mut waiting: Vec<(&Receipt, &String)> =
+        receipts.iter().flat_map(|receipt| receipt.ids.iter().map(move |id| (&**receipt, id))).collect();
+    while !waiting.is_empty() {
+        let mut seen = HashSet::new();
+        let (turn, later) = waiting.into_iter().partition(|(receipt, id)| seen.insert((receipt.instance_pk, *id)));
+        move_jobs(tx, turn).await?;
+        waiting = later;
+    }
+    let rows: Vec<&EventRow> = receipts.iter().map(|receipt| &receipt.event).collect();
+    events::insert(tx, &rows).await?;
+    for receipt in receipts {
+        receipt.answer.set(());
+    }
+    Ok(())
+}
+
+async fn move_jobs(tx: &Tx, named: Vec<(&Receipt, &String)>) -> Result<(), StoreError> {
+    const WIDTH: usize = 4;
+    for named in named.chunks(crate::sql::MAX_BINDS / WIDTH - 1) {
+        let mut values = values![Timestamp::now().0];
+        for (receipt, id) in named {
+            values.extend(values![receipt.instance_pk, id.as_str(), receipt.state.as_str(), receipt.chat.clone()]);
+        }
+        let rows = few_shapes(&mut values, named.len(), WIDTH);
+        tx.db.run(update(rows), values).await?;
+    }
+    Ok(())
+}
+
+/// `$1` now, then of each message: instance, WhatsApp id, new state, chat.
+pub(crate) fn update(rows: usize) -> String {
+    format!(
+        "UPDATE jobs SET state = v.column3, updated_at = $1 FROM (VALUES {}) AS v
+         WHERE jobs.instance_pk = v.column1 AND jobs.message_id = v.column2
+           AND (jobs.state = 'sent' OR (jobs.state = 'delivered' AND v.column3 <> 'delivered')
+             OR (jobs.state = 'read' AND v.column3 = 'played'))
+           AND (jobs.chat = v.column4 OR (v.column4 IS NULL
+             AND (jobs.chat LIKE '%@s.whatsapp.net' OR jobs.chat LIKE '%@lid')))",
+        tuples(1, rows, 4)
+    )
+}
