@@ -260,7 +260,7 @@ pub(crate) fn classify(hook: &Hook, store: &Store<State>, failed: &wasmtime::Err
         _ if failed.root_cause().to_string().contains("too much data is being copied") => Kind::Output,
         _ => Kind::Trap,
     });
-    error(hook, kind, described(failed))
+    error(hook, kind, described(hook, failed))
 }
 
 /// The host's own reason, when it was the host that stopped the guest.
@@ -274,11 +274,16 @@ const DETAIL: usize = 4096;
 /// Frames of a backtrace that are told.
 const FRAMES: usize = 8;
 
-/// The cause, then the innermost functions.
-fn described(failed: &wasmtime::Error) -> String {
+/// The cause, then the innermost functions. Those of a script's engine tell its author nothing: the file is named instead.
+fn described(hook: &Hook, failed: &wasmtime::Error) -> String {
     let mut text = failed.root_cause().to_string();
     if let Some(trap) = failed.downcast_ref::<Trap>() {
         text = trap.to_string();
+    }
+    if let Some(script) = &hook.compiled.script {
+        text.push_str("\n  in ");
+        text.push_str(&script.name);
+        return text;
     }
     let frames = failed.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
     for frame in frames.iter().take(FRAMES) {

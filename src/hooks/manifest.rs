@@ -87,6 +87,17 @@ pub const LARGEST: usize = 64 << 10;
 /// Entries of a list of names or URLs: all of them are looked at for each event.
 const PATTERNS: usize = 256;
 
+/// A reader's complaint, and what to do where that is not plain.
+fn advised(complaint: &str) -> String {
+    let complaint = complaint.trim_end();
+    if complaint.contains("missing field `on_error`") {
+        return format!(
+            "{complaint}: say what becomes of an event that the hook fails on, on_error = \"raw\", \"dead\" or \"drop\""
+        );
+    }
+    complaint.to_owned()
+}
+
 /// Where a schema marks a secret that would not be treated as one: only whole members of the settings are hidden.
 fn hidden_secret(schema: &serde_json::Value) -> Option<String> {
     fn walk(value: &serde_json::Value, path: &mut Vec<String>) -> Option<String> {
@@ -135,14 +146,14 @@ impl Manifest {
         if text.len() > LARGEST {
             return Err(ManifestError(format!("it has {} bytes; at most {LARGEST} are accepted", text.len())));
         }
-        let manifest: Self =
-            toml::from_str(text).map_err(|error| ManifestError(error.to_string().trim_end().to_owned()))?;
+        let manifest: Self = toml::from_str(text).map_err(|error| ManifestError(advised(&error.to_string())))?;
         manifest.check()?;
         Ok(manifest)
     }
 
     pub fn from_json(value: serde_json::Value) -> Result<Self, ManifestError> {
-        let manifest: Self = serde_json::from_value(value).map_err(|error| ManifestError(error.to_string()))?;
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| ManifestError(advised(&error.to_string())))?;
         manifest.check()?;
         Ok(manifest)
     }

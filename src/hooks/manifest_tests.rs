@@ -61,7 +61,7 @@ fn settings_are_checked_by_the_schema_and_not_repeated() {
 fn says_what_is_wrong() {
     let with = |from: &str, to: &str| Manifest::from_toml(&GOOD.replace(from, to)).unwrap_err().0;
     for (from, to, expected) in [
-        ("on_error = \"raw\"\n", "", "missing field `on_error`"),
+        ("on_error = \"raw\"\n", "", "missing field `on_error`: say what becomes"),
         ("crm-sync", "CRM Sync", "1 to 64 of a-z"),
         ("1.2.0", "1/2", "version"),
         ("kero:plugin@0.1", "kero:plugin@9.0", "this gateway speaks"),

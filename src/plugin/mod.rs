@@ -57,5 +57,5 @@ fn manifest(folder: &Path) -> anyhow::Result<kero_hooks::Manifest> {
     let text = std::fs::read_to_string(&path).with_context(|| {
         format!("{} cannot be read; `kero plugin new NAME` writes a plugin to begin with", path.display())
     })?;
-    kero_hooks::Manifest::from_toml(&text).with_context(|| path.display().to_string())
+    kero_hooks::Manifest::from_toml(&text).map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.0))
 }

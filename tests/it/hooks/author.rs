@@ -202,7 +202,7 @@ fn mistakes_are_told_with_their_place_and_what_to_do() {
         // a throw, with its line
         ("export default (event) => {\n  return event.nothing.text;\n}", &["shop 0.1.0: reject", "hook.js:2"]),
         // a loop without an end
-        ("export default () => { for (;;); }", &["shop 0.1.0: cpu", "100 ms", "limits.cpu_ms"]),
+        ("export default () => { for (;;); }", &["shop 0.1.0: cpu", "100 ms", "in hook.js", "limits.cpu_ms"]),
         // a grant that is missing
         (
             "export default (event) => { kero.kv.set('k', 'v'); return event; }",
