@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the writing connection of SQLite keeps of the file, in KiB when negative: the pages of the present work, so that
 /// they are not read again for each group.
 const CACHE: &str = "-16384";
+/// Pages in the write-ahead log of SQLite before they are put into their places, each once however often it changed:
+/// 16 MiB.
+const CHECKPOINT: &str = "4000";
 /// Prepared statements that a connection keeps: those of every kind in each of their shapes.
 const PREPARED: usize = 400;
 /// SQLite's page, unless an older file has another one.
@@ -65,6 +68,9 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
                     .busy_timeout(PATIENCE)
                     .statement_cache_capacity(PREPARED)
                     .pragma("cache_size", CACHE)
+                    .pragma("wal_autocheckpoint", CHECKPOINT)
+                    // what a statement may have to take back is kept in memory, not in a file
+                    .pragma("temp_store", "MEMORY")
             });
             if config.max_size > 0 {
                 let pages = (config.max_size / SQLITE_PAGE).max(1).to_string();

@@ -180,7 +180,7 @@ pub(crate) fn placeholders(taken: usize, count: usize) -> String {
 }
 
 /// Rows up to which [`few_shapes`] fills.
-const FILLED: usize = 128;
+const FILLED: usize = 256;
 
 /// Repeats the last row of a list until there is a power of two of them; how many there are then. So a statement over
 /// whatever number of rows has few texts, and is found among those that the connection has prepared, which costs more
@@ -229,7 +229,7 @@ mod tests {
             assert!(values.ends_with(&[Value::from(count * 2 - 1), Value::from(count * 2)]) || count == 0);
             rows
         };
-        assert_eq!([0, 1, 2, 3, 5, 64, 65, 128, 129].map(filled), [0, 1, 2, 4, 8, 64, 128, 128, 129]);
+        assert_eq!([0, 1, 2, 3, 5, 64, 65, 256, 257].map(filled), [0, 1, 2, 4, 8, 64, 128, 256, 257]);
     }
 
     #[test]

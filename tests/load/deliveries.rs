@@ -162,14 +162,16 @@ pub async fn run(common: &Common) {
     for n in 0..sends {
         message(&http, &simulator, &person(n % PEOPLE), phone, &format!("load {n}")).await;
     }
-    loop {
-        let page = kero.call(&http, Method::GET, "/instances/load/events?after=0&limit=1", &[], None).await;
-        let path = format!("/instances/load/events?after={sends}&limit=1000");
-        let behind = kero.call(&http, Method::GET, &path, &[], None).await;
-        if page["data"][0].is_object() && !behind["data"].as_array().unwrap().is_empty() {
-            break;
+    let (mut after, mut messages) = (0, 0);
+    while messages < sends {
+        let path = format!("/instances/load/events?after={after}&limit=1000");
+        let page = kero.call(&http, Method::GET, &path, &[], None).await;
+        let events = page["data"].as_array().unwrap();
+        messages += events.iter().filter(|event| event["event"] == "message").count();
+        match events.last() {
+            Some(last) => after = last["seq"].as_i64().unwrap(),
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let (mut ratios, mut raws, mut keros, mut cpus) = (vec![], vec![], vec![], vec![]);
     let mut body = Bytes::new();

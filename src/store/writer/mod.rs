@@ -25,8 +25,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 
-/// Commands in one transaction at most. Nothing waits for a group to fill: it is what came in during the last commit.
-const GROUP: usize = 64;
+/// Commands in one transaction at most.
+const GROUP: usize = 256;
+/// A writer whose last group had this many commands is busy: it lets the next one gather for [`LINGER`]. What a commit
+/// costs hardly depends on how much is in it, and the pages that are hot are written once for all. Otherwise nothing
+/// waits for a group to fill: it is what came in during the last commit.
+const BUSY: usize = 16;
+const LINGER: Duration = Duration::from_millis(2);
 /// Runs of a command that met another transaction, and attempts to begin one.
 const TRIES: u32 = 4;
 /// Between tries to get a live connection.
@@ -89,7 +94,15 @@ impl Writer {
     /// Runs until closed, or until every handle is gone.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut group = Vec::with_capacity(GROUP);
-        while queue.recv_many(&mut group, GROUP).await > 0 {
+        let mut busy = false;
+        loop {
+            if busy && queue.len() < GROUP {
+                tokio::time::sleep(LINGER).await;
+            }
+            if queue.recv_many(&mut group, GROUP).await == 0 {
+                return;
+            }
+            busy = group.len() >= BUSY;
             let mut commands = Vec::with_capacity(group.len());
             let mut closing = Vec::new();
             for pending in group.drain(..) {
