@@ -1,15 +1,15 @@
 //! Asynchronous sends to many chats: from the first request until WhatsApp has every message and every row is settled.
 
 use crate::bare::Bare;
+use crate::caller::Caller;
 use crate::stage::{self, Kero, Simulator, cpu};
 use crate::{Common, Rounds, bare};
-use futures_util::StreamExt;
-use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const CHATS: usize = 64;
-/// Requests under way at once.
+/// Connections with one request each under way.
 const CALLERS: usize = 64;
 
 fn chat(n: usize) -> String {
@@ -83,13 +83,18 @@ async fn send(clients: &[Bare], sends: usize, in_flight: usize) {
 /// The gateway: all accepted, all at WhatsApp, all settled.
 async fn accept(http: &reqwest::Client, kero: &Kero, simulator: &Simulator, sends: usize, instances: usize) {
     let before = simulator.messages(http).await;
-    futures_util::stream::iter(0..sends)
-        .for_each_concurrent(CALLERS, |n| async move {
-            let body = json!({ "phone": chat(n / instances), "message": format!("load {n}") });
-            let path = format!("/instances/load{}/messages/text", n % instances);
-            kero.call(http, reqwest::Method::POST, &path, &[("x-async", "true")], Some(body)).await;
-        })
-        .await;
+    let next = AtomicUsize::new(0);
+    let callers = (0..CALLERS).map(|_| async {
+        let mut caller = Caller::connect(&kero.url).await;
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= sends {
+                return;
+            }
+            caller.send(&format!("load{}", n % instances), &chat(n / instances), &format!("load {n}")).await;
+        }
+    });
+    futures_util::future::join_all(callers).await;
     while simulator.messages(http).await < before + sends as u64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -4,6 +4,7 @@
 
 mod asynchronous;
 mod bare;
+mod caller;
 mod deliveries;
 mod hooks;
 mod stage;

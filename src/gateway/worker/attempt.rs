@@ -1,14 +1,13 @@
 //! One turn of a lane: claim the oldest due job of a chat, store the intent, send, wait for the server's word, settle.
 
+use super::LaneKey;
 use super::acks::AckOutcome;
 use super::known::Next;
 use super::lane::{LaneContext, paused};
 use super::limits::Token;
-use super::{LaneKey, ack_event};
+use super::settle::{settle, settle_behind};
 use crate::crash;
 use crate::instances::View;
-use crate::intake::JobEnd;
-use crate::queue::{self, DeadLetter};
 use kero_domain::retry::jitter;
 use kero_domain::{Address, HeldReason, JobState, Timestamp};
 use kero_store::{IntentOutcome, Job, LaneAhead, NextJob, Settlement, StoreError};
@@ -19,6 +18,8 @@ use kero_whatsapp::SendError;
 pub(super) enum TurnEnd {
     /// There may be another job.
     More,
+    /// The same, while the result of this one is being committed.
+    Settling,
     /// The oldest job is due later.
     At(Timestamp),
     /// Nothing to do, or nothing that can be done now.
@@ -36,13 +37,17 @@ pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> 
     let job = match known.next(key) {
         Next::Run(job) => *job,
         Next::Empty => return TurnEnd::Idle,
-        Next::Ask => match ask(context, key).await {
+        Next::Ask => match {
+            // the rows do not know yet what is being settled
+            context.settling.wait(key).await;
+            ask(context, key).await
+        } {
             Ok(job) => job,
             Err(end) => return end,
         },
     };
     let end = if job.asynchronous && paused(&context.gateway) { TurnEnd::Idle } else { run(context, job, leave).await };
-    if end != TurnEnd::More {
+    if !matches!(end, TurnEnd::More | TurnEnd::Settling) {
         // the job is unfinished, and no longer kept
         known.forget(key);
     }
@@ -84,7 +89,7 @@ async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
 }
 
 /// The database did not answer: the job stays as it is in its row, and its lane tries again.
-fn later(context: &LaneContext, error: &StoreError) -> TurnEnd {
+pub(super) fn later(context: &LaneContext, error: &StoreError) -> TurnEnd {
     if matches!(error, StoreError::EpochLost | StoreError::NotFound) {
         return TurnEnd::Idle;
     }
@@ -175,6 +180,9 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
         }
     };
     crash::point("after_ack");
+    if matches!(settlement, Settlement::Sent { .. }) {
+        return settle_behind(context, view, job, attempts, settlement).await;
+    }
     settle(context, &view, &job, attempts, settlement).await
 }
 
@@ -305,51 +313,6 @@ fn refused_locally(context: &LaneContext, job: &Job, attempts: u32, error: &Send
         SendError::NotOnWhatsApp => fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP),
         SendError::Invalid(_) => fail("invalid-message", "WhatsApp's client library refused the message."),
         SendError::Transient(_) => retry(context, job, attempts, "send-failed", error),
-    }
-}
-
-async fn settle(context: &LaneContext, view: &View, job: &Job, attempts: u32, settlement: Settlement) -> TurnEnd {
-    let now = Timestamp::now();
-    let (end, event, next) = match &settlement {
-        Settlement::Sent { at } => {
-            (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More)
-        }
-        Settlement::Failed { code, error, at } => (
-            Some(JobEnd::Failed { code: code.clone(), error: error.clone() }),
-            Some(ack_event(job, JobState::Failed, Some((code, error)), attempts, *at)),
-            TurnEnd::More,
-        ),
-        Settlement::Hold { due_at, .. } => (None, None, TurnEnd::At(*due_at)),
-        Settlement::Requeue => (None, None, TurnEnd::At(now.after(std::time::Duration::from_secs(1)))),
-    };
-    let gateway = &context.gateway;
-    let mut tries = 0u32;
-    loop {
-        match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), event.clone()).await {
-            Ok(settled) => {
-                crash::point("after_result");
-                if let Some(end) = end.filter(|_| settled) {
-                    gateway.inner.load.ended(context.pk, end == JobEnd::Sent);
-                    gateway.inner.fanout.dirty(context.pk);
-                    if let Settlement::Failed { code, error, at } = &settlement {
-                        crash::point("before_dead_letter");
-                        queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
-                    }
-                    gateway.inner.waiters.end(job.id, end);
-                }
-                return next;
-            }
-            Err(error @ (StoreError::EpochLost | StoreError::NotFound)) => return later(context, &error),
-            Err(error) => {
-                // the outcome is known only here: keep trying while the gateway runs
-                tries += 1;
-                tracing::warn!(instance = %context.id, job = %job.id, tries, error = &error as &dyn std::error::Error, "a result waits for the database");
-                if gateway.inner.stopping.is_cancelled() && tries > 3 {
-                    return TurnEnd::Idle;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(200 * u64::from(tries.min(10)))).await;
-            }
-        }
     }
 }
 

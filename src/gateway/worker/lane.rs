@@ -5,6 +5,7 @@ use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
 use super::known::Known;
 use super::limits::Limits;
+use super::settling::Settling;
 use crate::Gateway;
 use crate::instances::View;
 use futures_util::FutureExt;
@@ -100,6 +101,7 @@ pub(super) struct LaneContext {
     pub acks: Arc<Acks>,
     pub known: Arc<Known>,
     pub limits: Arc<Limits>,
+    pub settling: Arc<Settling>,
 }
 
 pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Receiver<View>) -> Lane {
@@ -116,6 +118,7 @@ pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Re
         acks: lane.acks.clone(),
         known: lane.known.clone(),
         limits: Limits::new(gateway.config(), Timestamp::now()),
+        settling: Arc::default(),
     };
     gateway.inner.tasks.spawn(run(context, outbox, busy, lane.stopping.clone()));
     lane
@@ -267,11 +270,13 @@ async fn run(
             Some(joined) = turns.join_next() => {
                 let Ok((key, end)) = joined else { continue };
                 let again = running.remove(&key).unwrap_or(false);
-                context.gateway.inner.queue.release(context.pk, &key);
+                if end != TurnEnd::Settling {
+                    context.gateway.inner.queue.release(context.pk, &key);
+                }
                 if let TurnEnd::At(at) = end {
                     timers.entry(at).or_default().insert(key.clone());
                 }
-                if again || end == TurnEnd::More {
+                if again || matches!(end, TurnEnd::More | TurnEnd::Settling) {
                     ready.add(key.clone());
                 }
                 ready.rest(&key);

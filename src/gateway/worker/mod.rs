@@ -5,6 +5,8 @@ mod attempt;
 mod known;
 mod lane;
 mod limits;
+mod settle;
+mod settling;
 
 pub(crate) use lane::{Lane, spawn_lane};
 

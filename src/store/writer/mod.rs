@@ -27,11 +27,9 @@ use tokio::sync::{broadcast, mpsc};
 
 /// Commands in one transaction at most.
 const GROUP: usize = 256;
-/// A writer whose last group had this many commands is busy: it lets the next one gather for [`LINGER`]. What a commit
-/// costs hardly depends on how much is in it, and the pages that are hot are written once for all. Otherwise nothing
-/// waits for a group to fill: it is what came in during the last commit.
-const BUSY: usize = 16;
-const LINGER: Duration = Duration::from_millis(2);
+/// How often a writer lets others go first before it takes a group. What a commit costs hardly depends on how much is in
+/// it, so those who are about to give a command are waited for, but nobody who waits for something else.
+const GATHER: usize = 8;
 /// Runs of a command that met another transaction, and attempts to begin one.
 const TRIES: u32 = 4;
 /// Between tries to get a live connection.
@@ -66,6 +64,22 @@ impl Poison {
     }
 }
 
+/// Takes what comes while others go first, until nothing does.
+async fn gather(queue: &mut mpsc::Receiver<Pending>, group: &mut Vec<Pending>) {
+    for _ in 0..GATHER {
+        tokio::task::yield_now().await;
+        let before = group.len();
+        while group.len() < GROUP
+            && let Ok(pending) = queue.try_recv()
+        {
+            group.push(pending);
+        }
+        if group.len() == before || group.len() == GROUP {
+            return;
+        }
+    }
+}
+
 /// One writing connection and its queue.
 pub(crate) struct Writer {
     connection: DatabaseConnection,
@@ -94,15 +108,8 @@ impl Writer {
     /// Runs until closed, or until every handle is gone.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut group = Vec::with_capacity(GROUP);
-        let mut busy = false;
-        loop {
-            if busy && queue.len() < GROUP {
-                tokio::time::sleep(LINGER).await;
-            }
-            if queue.recv_many(&mut group, GROUP).await == 0 {
-                return;
-            }
-            busy = group.len() >= BUSY;
+        while queue.recv_many(&mut group, GROUP).await > 0 {
+            gather(&mut queue, &mut group).await;
             let mut commands = Vec::with_capacity(group.len());
             let mut closing = Vec::new();
             for pending in group.drain(..) {
