@@ -4,7 +4,7 @@ use crate::deliveries::{self, Attempt, Delivery, DeliveryOutcome, Record};
 use crate::jobs::Accept;
 use crate::kv::{self, KvWrite};
 use crate::seal::place;
-use crate::sql::{MAX_BINDS, few_shapes, placeholders, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Op, Tx, work};
 use crate::{Accepted, Durability, Job, NewJob, Store, StoreError};
 use kero_domain::{DeliveryId, EventId, InstanceId, Timestamp, text};
@@ -371,7 +371,8 @@ pub(crate) async fn apply(
 /// Writes calls: (event, call).
 pub(crate) async fn insert_calls(tx: &Tx, instance_pk: i64, calls: &[(i64, &NewHookCall)]) -> Result<(), StoreError> {
     const WIDTH: usize = 12;
-    for calls in calls.chunks(MAX_BINDS / WIDTH) {
+    // short enough for few shapes
+    for calls in calls.chunks(256) {
         let mut values = Vec::with_capacity(calls.len() * WIDTH);
         for (event_row, call) in calls {
             let id = Uuid::now_v7();
