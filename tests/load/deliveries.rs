@@ -82,11 +82,12 @@ fn rate(arrivals: &[(Instant, Bytes)]) -> f64 {
     (arrivals.len() - 1) as f64 / (last - first).as_secs_f64()
 }
 
-async fn raw_loop(http: &reqwest::Client, sink: &Sink, body: Bytes, sends: usize) -> f64 {
-    let loops = (0..CONNECTIONS).map(|_| {
+/// As many loops as `connections`, each one POST after the other.
+async fn raw_loop(http: &reqwest::Client, sink: &Sink, body: Bytes, sends: usize, connections: usize) -> f64 {
+    let loops = (0..connections).map(|_| {
         let (http, url, body) = (http.clone(), sink.url.clone(), body.clone());
         tokio::spawn(async move {
-            for _ in 0..sends / CONNECTIONS {
+            for _ in 0..sends / connections {
                 let request = http.post(&url).header("content-type", "application/json").body(body.clone());
                 request.send().await.unwrap().bytes().await.unwrap();
             }
@@ -173,7 +174,7 @@ pub async fn run(common: &Common) {
             None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-    let (mut ratios, mut raws, mut keros, mut cpus) = (vec![], vec![], vec![], vec![]);
+    let (mut ratios, mut raws, mut ones, mut keros, mut cpus) = (vec![], vec![], vec![], vec![], vec![]);
     let mut body = Bytes::new();
     for round in 0..=common.rounds {
         let path = endpoint(&kero, &http, "/instances/load/endpoints", &sink.url).await;
@@ -185,18 +186,24 @@ pub async fn run(common: &Common) {
         body = arrivals[0].1.clone();
         let delivered = rate(&arrivals);
         kero.call(&http, Method::DELETE, &path, &[], None).await;
-        let raw = raw_loop(&http, &sink, body.clone(), sends).await;
+        let one = raw_loop(&http, &sink, body.clone(), sends, 1).await;
+        let raw = raw_loop(&http, &sink, body.clone(), sends, CONNECTIONS).await;
         // the first one warms up
         if round > 0 {
-            println!("round {round}: raw POST loop {raw:.0}/s, kero {delivered:.0}/s, ratio {:.2}", delivered / raw);
+            println!(
+                "round {round}: one raw POST loop {one:.0}/s, {CONNECTIONS} at once {raw:.0}/s, kero {delivered:.0}/s, ratios {:.2} and {:.2}",
+                delivered / one,
+                delivered / raw
+            );
             ratios.push(delivered / raw);
+            ones.push(delivered / one);
             raws.push(raw);
             keros.push(delivered);
             cpus.push(cpu);
         }
     }
     println!(
-        "deliveries of {} bytes, {}, durability {}, median of {} rounds of {sends}: raw POST loop over {CONNECTIONS} connections {:.0}/s, kero {:.0}/s at {:.2} ms CPU, ratio {:.2}",
+        "deliveries of {} bytes, {}, durability {}, median of {} rounds of {sends}: {CONNECTIONS} raw POST loops {:.0}/s, kero {:.0}/s at {:.2} ms CPU, ratio {:.2}; to one raw loop {:.2}",
         body.len(),
         common.database_name(),
         common.durability,
@@ -205,6 +212,7 @@ pub async fn run(common: &Common) {
         stage::median(keros),
         stage::median(cpus),
         stage::median(ratios),
+        stage::median(ones),
     );
 
     // latency

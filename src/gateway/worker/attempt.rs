@@ -37,11 +37,7 @@ pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> 
     let job = match known.next(key) {
         Next::Run(job) => *job,
         Next::Empty => return TurnEnd::Idle,
-        Next::Ask => match {
-            // the rows do not know yet what is being settled
-            context.settling.wait(key).await;
-            ask(context, key).await
-        } {
+        Next::Ask => match ask(context, key).await {
             Ok(job) => job,
             Err(end) => return end,
         },
@@ -56,6 +52,8 @@ pub(super) async fn turn(context: &LaneContext, key: &LaneKey, leave: Token) -> 
 
 /// The oldest due job by the rows.
 async fn ask(context: &LaneContext, key: &LaneKey) -> Result<Job, TurnEnd> {
+    // the rows do not know yet what is being settled
+    context.settling.wait(key).await;
     context.known.asking(key);
     let now = Timestamp::now();
     let found = context.gateway.store().next_jobs(context.pk, &key.chat, key.priority, now, AHEAD).await;
