@@ -32,6 +32,7 @@
 //!    builds the protobuf, commits it with the *intent* (`sending`), and only then hands it to the link.
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
+//!    The chat's next message need not wait for that commit, only for the acknowledgement.
 //!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
 //!    A failed asynchronous job is a *dead letter*; retrying it is a new promise with an end of its own.
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
