@@ -179,8 +179,8 @@ pub(crate) fn placeholders(taken: usize, count: usize) -> String {
     text
 }
 
-/// Rows up to which [`few_shapes`] fills.
-const FILLED: usize = 256;
+/// Rows up to which a statement comes in few shapes: [`few_shapes`] fills as far.
+pub(crate) const FILLED: usize = 256;
 
 /// Repeats the last row of a list until there is a power of two of them; how many there are then. So a statement over
 /// whatever number of rows has few texts, and is found among those that the connection has prepared, which costs more

@@ -2,7 +2,7 @@
 
 use super::{Answer, Tx};
 use crate::StoreError;
-use crate::sql::{MAX_BINDS, tuples};
+use crate::sql::{FILLED, MAX_BINDS, tuples};
 use sea_orm::{EntityName, EntityTrait, IdenStatic, Iterable, ModelTrait, PrimaryKeyToColumn, Value};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -117,9 +117,9 @@ async fn flush(tx: &Tx, put: &Put, chunk: &mut Vec<Vec<Value>>) -> Result<(), St
         return Ok(());
     }
     let mut rows = chunk.drain(..);
-    // in powers of two: few texts of statements, which the connection has prepared
+    // in powers of two: few texts of statements, which the connection has prepared; what is large is rare
     while rows.len() > 0 {
-        let count = 1 << rows.len().ilog2();
+        let count = if rows.len() > FILLED { rows.len() } else { 1 << rows.len().ilog2() };
         tx.db.run(put.insert(count), rows.by_ref().take(count).flatten().collect()).await?;
     }
     Ok(())
