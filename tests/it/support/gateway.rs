@@ -162,17 +162,15 @@ impl Kero {
             {
                 return true;
             }
-            let told_to_crash =
-                self.options.env.iter().any(|(name, value)| name == "KERO_CRASH_AT" && !value.is_empty());
-            if told_to_crash && self.has_exited() && !self.log()[logged..].contains("cannot be listened on") {
-                return true;
-            }
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 let log = self.log();
                 if log.get(logged..).is_some_and(|log| log.contains("cannot be listened on")) {
                     return false;
                 }
-                panic!("kero ended with {status}:\n{log}");
+                let told_to_crash =
+                    self.options.env.iter().any(|(name, value)| name == "KERO_CRASH_AT" && !value.is_empty());
+                assert!(told_to_crash, "kero ended with {status}:\n{log}");
+                return true;
             }
             assert!(Instant::now() < until, "kero did not become ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
