@@ -16,10 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// they are not read again for each group.
 const CACHE: &str = "-16384";
 /// Pages in the write-ahead log of SQLite before they are put into their places, each once however often it changed:
-/// 16 MiB.
-const CHECKPOINT: &str = "4000";
+/// 32 MiB.
+const CHECKPOINT: &str = "8000";
 /// Prepared statements that a connection keeps: those of every kind in each of their shapes.
 const PREPARED: usize = 400;
+/// Rows of an answer that the driver's thread may be ahead of its reader: an ordinary answer, whole.
+const ROWS: usize = 512;
 /// SQLite's page, unless an older file has another one.
 const SQLITE_PAGE: u64 = 4_096;
 /// Any number: whoever migrates a Postgres database holds this advisory lock.
@@ -67,6 +69,7 @@ pub(crate) async fn writer(url: &str, config: &StoreConfig) -> Result<DatabaseCo
                     .foreign_keys(true)
                     .busy_timeout(PATIENCE)
                     .statement_cache_capacity(PREPARED)
+                    .row_buffer_size(ROWS)
                     .pragma("cache_size", CACHE)
                     .pragma("wal_autocheckpoint", CHECKPOINT)
                     // what a statement may have to take back is kept in memory, not in a file
@@ -88,7 +91,12 @@ pub(crate) async fn reader(url: &str, config: &StoreConfig) -> Result<DatabaseCo
     let mut options = options(url, config.readers);
     if kind(url)? == Database::Sqlite {
         options.map_sqlx_sqlite_opts(|options| {
-            options.read_only(true).create_if_missing(false).busy_timeout(PATIENCE).statement_cache_capacity(PREPARED)
+            options
+                .read_only(true)
+                .create_if_missing(false)
+                .busy_timeout(PATIENCE)
+                .statement_cache_capacity(PREPARED)
+                .row_buffer_size(ROWS)
         });
     }
     Ok(sea_orm::Database::connect(options).await?)

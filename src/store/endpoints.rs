@@ -1,7 +1,7 @@
 //! Endpoints: URLs that receive events.
 
+use crate::append::{self, EventRow};
 use crate::entity::endpoints::{Column, Entity, Model};
-use crate::events::{self, EventRow};
 use crate::jobs::word;
 use crate::seal::{Sealer, place};
 use crate::sql::values;
@@ -499,7 +499,7 @@ impl Store {
                                WHERE id = $4 AND enabled";
                     let changed = tx.db.run(sql, values![false, reason.as_str(), at.0, id.0]).await? > 0;
                     if changed {
-                        events::insert(tx, &[event.as_ref()]).await?;
+                        append::insert(tx, &[event.as_ref()]).await?;
                     }
                     Ok(changed)
                 })

@@ -1,22 +1,20 @@
-//! The journal: events are appended pending, then fanned out once, in order, with a dense number each.
+//! The journal: events that wait are fanned out once, in order, with a dense number each.
 
+use crate::append::{DONE, PENDING, data_place, seal, take_numbers};
 use crate::deliveries;
 use crate::entity::events::{Column, Entity, Model};
 use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
 use crate::jobs::word;
-use crate::seal::{Sealer, place};
 use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Job, Store, StoreError};
-use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, NewEvent, Timestamp, text};
+use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, Timestamp};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Select, Value};
 use serde_json::Value as Json;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-const PENDING: i16 = 0;
-const DONE: i16 = 1;
 const DROPPED: i16 = 2;
 const DEAD: i16 = 3;
 
@@ -108,119 +106,12 @@ pub struct NewDelivery {
     pub next_at: Timestamp,
 }
 
-/// An event as it is inserted, its data sealed.
-pub(crate) struct EventRow {
-    id: Uuid,
-    instance_pk: i64,
-    kind: &'static str,
-    order_key: String,
-    dedupe_key: Option<String>,
-    at: i64,
-    message_id: Option<String>,
-    data: Vec<u8>,
-    request_id: Option<String>,
-    raw: Option<Vec<u8>>,
-}
-
-impl EventRow {
-    pub(crate) fn new(sealer: &Sealer, instance_pk: i64, event: NewEvent) -> Result<Self, StoreError> {
-        let storable = |text: String| text::storable(&text).into_owned();
-        Ok(Self {
-            id: event.id.0,
-            instance_pk,
-            kind: event.kind.as_str(),
-            order_key: storable(event.order_key),
-            dedupe_key: event.dedupe_key.map(storable),
-            at: event.at.0,
-            message_id: event.message_id.map(storable),
-            data: seal(sealer, instance_pk, event.id.0, event.data)?,
-            request_id: event.request_id,
-            raw: event.raw.map(|raw| sealer.seal(&raw_place(instance_pk, event.id.0), &raw)).transpose()?,
-        })
-    }
-}
-
-fn data_place(instance_pk: i64, id: Uuid) -> String {
-    place("events.data", instance_pk, id)
-}
-
-pub(crate) fn raw_place(instance_pk: i64, id: Uuid) -> String {
-    place("events.raw", instance_pk, id)
-}
-
-fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
-    text::storable_json(&mut data);
-    let bytes = serde_json::to_vec(&data).map_err(|_| StoreError::bug("an event's data does not serialise"))?;
-    sealer.seal(&data_place(instance_pk, id), &bytes)
-}
-
-/// Inserts events that are not there yet, by id or by dedupe key; the ids of those inserted.
-pub(crate) async fn insert(tx: &Tx, rows: &[&EventRow]) -> Result<HashSet<Uuid>, StoreError> {
-    const WIDTH: usize = 11;
-    let mut inserted = HashSet::new();
-    for rows in rows.chunks(crate::sql::MAX_BINDS / WIDTH) {
-        let mut values = Vec::with_capacity(rows.len() * WIDTH);
-        for row in rows {
-            values.extend(values![
-                row.id,
-                row.instance_pk,
-                row.kind,
-                row.order_key.clone(),
-                row.dedupe_key.clone(),
-                PENDING,
-                row.at,
-                row.message_id.clone(),
-                row.data.clone(),
-                row.request_id.clone(),
-                row.raw.clone()
-            ]);
-        }
-        let count = few_shapes(&mut values, rows.len(), WIDTH);
-        let sql = format!(
-            "INSERT INTO events (id, instance_pk, kind, order_key, dedupe_key, fanout, occurred_at, message_id, data,
-             request_id, raw) VALUES {} ON CONFLICT DO NOTHING RETURNING id",
-            tuples(0, count, WIDTH)
-        );
-        for row in tx.db.all(sql, values).await? {
-            inserted.insert(row.try_get("", "id")?);
-        }
-    }
-    Ok(inserted)
-}
-
-/// The command that appends events.
-pub(crate) struct Append {
-    rows: Vec<EventRow>,
-    pub answer: Answer<u64>,
-}
-
-/// Runs the appends of a group as one insert.
-pub(crate) async fn append(tx: &Tx, appends: Vec<&mut Append>) -> Result<(), StoreError> {
-    let rows: Vec<&EventRow> = appends.iter().flat_map(|append| &append.rows).collect();
-    let mut inserted = insert(tx, &rows).await?;
-    for append in appends {
-        // an id that is there twice counts once
-        let new = append.rows.iter().filter(|row| inserted.remove(&row.id)).count();
-        append.answer.set(new as u64);
-    }
-    Ok(())
-}
-
 /// Pending events in order. The literal lets both databases see that the partial index holds them.
 pub(crate) fn pending(instance_pk: i64) -> Select<Entity> {
     Entity::find().filter(Column::InstancePk.eq(instance_pk)).filter(Expr::cust("fanout = 0")).order_by_asc(Column::Pk)
 }
 
 impl Store {
-    /// Appends events, all or none, except those whose dedupe key is there already. How many were new. Fenced.
-    pub async fn append_events(&self, instance_pk: i64, epoch: i64, events: Vec<NewEvent>) -> Result<u64, StoreError> {
-        let rows: Result<Vec<_>, _> =
-            events.into_iter().map(|event| EventRow::new(self.sealer(), instance_pk, event)).collect();
-        let rows = rows?;
-        let fence = Some(Fence { pk: instance_pk, epoch });
-        self.submit(instance_pk, fence, self.configured(), |answer| Op::Append(Append { rows, answer })).await
-    }
-
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
         let rows = self.reader().first(pending(instance_pk), limit).all(self.reader()).await?;
@@ -516,26 +407,4 @@ async fn read_waiting(tx: &Tx, rows: Vec<i64>) -> Result<(HashMap<i64, Waiting>,
         }
     }
     Ok((waiting, numbered))
-}
-
-/// The first of as many numbers as each instance needs, which nobody else gets.
-async fn take_numbers(tx: &Tx, mut counts: BTreeMap<i64, i64>) -> Result<HashMap<i64, i64>, StoreError> {
-    counts.retain(|_, count| *count > 0);
-    if counts.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let sql = format!(
-        "UPDATE instances SET next_seq = instances.next_seq + v.column2 FROM (VALUES {}) AS v
-         WHERE instances.pk = v.column1 RETURNING instances.pk, instances.next_seq",
-        tuples(0, counts.len(), 2)
-    );
-    let values = counts.iter().flat_map(|(pk, count)| values![*pk, *count]).collect();
-    let mut first = HashMap::new();
-    for row in tx.db.all(sql, values).await? {
-        let pk: i64 = row.try_get("", "pk")?;
-        let count = counts.remove(&pk).ok_or(StoreError::NotFound)?;
-        first.insert(pk, row.try_get::<i64>("", "next_seq")? - count);
-    }
-    // an instance that is gone; run by itself, its command fails alone
-    if counts.is_empty() { Ok(first) } else { Err(StoreError::NotFound) }
 }

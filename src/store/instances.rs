@@ -1,8 +1,8 @@
 //! Instances: the WhatsApp accounts, and who owns them.
 
+use crate::append::{self, EventRow};
 use crate::endpoints::{EndpointChange, NewEndpoint};
 use crate::entity::{endpoints, instances};
-use crate::events::{self, EventRow};
 use crate::jobs::word;
 use crate::sql::values;
 use crate::writer::{Fence, Op, Tx, moving_work, work};
@@ -208,7 +208,7 @@ impl Store {
                         )
                         .await?;
                     if let Some(event) = &event {
-                        events::insert(tx, &[event]).await?;
+                        append::insert(tx, &[event]).await?;
                     }
                     Ok(())
                 })

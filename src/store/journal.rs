@@ -1,7 +1,7 @@
 //! Reading the journal: in order, without holes that nobody told of, at a bounded cost whatever is asked for.
 
+use crate::append::raw_place;
 use crate::entity::events::{Column, Entity};
-use crate::events::raw_place;
 use crate::sql::{placeholders, values};
 use crate::{Event, Store, StoreError};
 use kero_domain::EventKind;

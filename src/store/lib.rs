@@ -8,6 +8,7 @@
 //! Times are Unix milliseconds. Nothing here logs; errors are returned.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod append;
 mod conn;
 mod deliveries;
 pub mod device;
@@ -34,6 +35,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use append::{Appended, Entry};
 pub use deliveries::{
     Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLine, DeliveryOutcome, Line, Pending, Replay, Trigger, Wanting,
 };
@@ -44,7 +46,7 @@ pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
 pub use jobs::{
     Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, LaneAhead, NewJob, NextJob, QueueCount,
-    QueuedJob, Settlement,
+    QueuedJob, Report, Settled, Settlement,
 };
 pub use journal::Reading;
 pub use keys::ApiKey;

@@ -182,18 +182,20 @@ pub(crate) fn placeholders(taken: usize, count: usize) -> String {
 /// Rows up to which a statement comes in few shapes: [`few_shapes`] fills as far.
 pub(crate) const FILLED: usize = 256;
 
-/// Repeats the last row of a list until there is a power of two of them; how many there are then. So a statement over
+/// Repeats the last row of a list until there are 2^n or 3·2^n of them; how many there are then. So a statement over
 /// whatever number of rows has few texts, and is found among those that the connection has prepared, which costs more
 /// than to run it. Only for statements to which a row that is there twice is there once.
 pub(crate) fn few_shapes<T: Clone>(values: &mut Vec<T>, rows: usize, width: usize) -> usize {
     if rows == 0 || rows > FILLED {
         return rows;
     }
+    let power = rows.next_power_of_two();
+    let filled = if rows > 2 && rows <= power / 4 * 3 { power / 4 * 3 } else { power };
     let last = values.len() - width;
-    for _ in rows..rows.next_power_of_two() {
+    for _ in rows..filled {
         values.extend_from_within(last..last + width);
     }
-    rows.next_power_of_two()
+    filled
 }
 
 /// `($1, $2), ($3, $4)`: the rows of a VALUES list of `width` columns.
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_filled_to_powers_of_two() {
+    fn lists_are_filled_to_few_lengths() {
         let filled = |count: i32| {
             let mut values: Vec<Value> = (0..count * 2 + 1).map(Value::from).collect();
             let rows = few_shapes(&mut values, count as usize, 2);
@@ -229,7 +231,8 @@ mod tests {
             assert!(values.ends_with(&[Value::from(count * 2 - 1), Value::from(count * 2)]) || count == 0);
             rows
         };
-        assert_eq!([0, 1, 2, 3, 5, 64, 65, 256, 257].map(filled), [0, 1, 2, 4, 8, 64, 128, 256, 257]);
+        assert_eq!([0, 1, 2, 3, 4, 5, 7, 64, 65, 97, 256].map(filled), [0, 1, 2, 3, 4, 6, 8, 64, 96, 128, 256]);
+        assert_eq!(filled(257), 257);
     }
 
     #[test]

@@ -85,6 +85,20 @@ pub(crate) struct Inner {
 /// Commands that may wait for a writer before callers have to.
 const BACKLOG: usize = 1024;
 
+/// SQLite's one writer has a thread of its own: between two statements of a group it waits for the driver's thread, and
+/// among the other tasks each of these waits would end behind whatever is ready to run.
+fn start(kind: Database, writer: writer::Writer, queue: mpsc::Receiver<Pending>) -> Result<(), StoreError> {
+    if kind == Database::Postgres {
+        tokio::spawn(writer.run(queue));
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| StoreError::Unavailable(Arc::new(error));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let thread = std::thread::Builder::new().name("kero-writer".to_owned());
+    thread.spawn(move || runtime.block_on(writer.run(queue))).map_err(failed)?;
+    Ok(())
+}
+
 impl Store {
     /// Connects, migrates and verifies the master key. Needs a tokio runtime, which the writers run on.
     ///
@@ -106,7 +120,7 @@ impl Store {
             let reopen = (kind == Database::Sqlite).then(|| config.clone());
             let (counters, poison) = (Arc::clone(&counters), Arc::clone(&poison));
             let writer = writer::Writer::new(writing.clone(), reopen, sealer.clone(), counters, poison);
-            tokio::spawn(writer.run(receiver));
+            start(kind, writer, receiver)?;
             writers.push(sender);
         }
         let inner = Inner {

@@ -1,43 +1,39 @@
 //! Inbound messages enter the journal here, before the client acknowledges them to WhatsApp.
 
-use super::FanOutHandle;
 use crate::{Gateway, crash};
 use async_trait::async_trait;
 use kero_domain::NewEvent;
-use kero_store::{Store, StoreError};
+use kero_store::StoreError;
 use kero_whatsapp::{Inbound, InboundMessage};
 
 /// The durable commit behind the client's durability hook. Nothing else runs in it.
 pub(crate) struct Journal {
-    store: Store,
+    gateway: Gateway,
     instance_pk: i64,
     epoch: i64,
-    fanout: FanOutHandle,
-    keep_raw: bool,
 }
 
 impl Journal {
     pub(crate) fn new(gateway: &Gateway, instance_pk: i64, epoch: i64) -> Self {
-        Self {
-            store: gateway.store().clone(),
-            instance_pk,
-            epoch,
-            fanout: gateway.inner.fanout.clone(),
-            keep_raw: gateway.config().keep_raw,
-        }
+        Self { gateway: gateway.clone(), instance_pk, epoch }
     }
 }
 
 #[async_trait]
 impl Inbound for Journal {
     async fn commit(&self, batch: Vec<InboundMessage>) -> Result<(), StoreError> {
-        let stored =
-            |message: InboundMessage| NewEvent { raw: message.event.raw.filter(|_| self.keep_raw), ..message.event };
-        let events = batch.into_iter().map(stored).collect();
+        let (gateway, pk) = (&self.gateway, self.instance_pk);
+        let keep_raw = gateway.config().keep_raw;
+        let entries: Vec<_> = batch
+            .into_iter()
+            .map(|InboundMessage { event, .. }| NewEvent { raw: event.raw.filter(|_| keep_raw), ..event })
+            .map(|event| super::entry(gateway, pk, event))
+            .collect();
+        let due = super::due(&entries);
         crash::point("before_event");
-        self.store.append_events(self.instance_pk, self.epoch, events).await?;
+        let appended = gateway.store().append_events(pk, self.epoch, entries).await?;
         crash::point("after_event");
-        self.fanout.dirty(self.instance_pk);
+        super::appended(gateway, pk, appended, due);
         Ok(())
     }
 }

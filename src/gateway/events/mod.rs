@@ -10,8 +10,9 @@ pub use read::{Ended, EventPage, Follow, Follower};
 
 use crate::{Gateway, crash};
 use futures_util::FutureExt;
-use kero_domain::{DeliveryId, Timestamp};
-use kero_store::{Endpoint, Event, FanOut, FannedOut, NewDelivery, StoreError, Verdict};
+use kero_domain::{DeliveryId, EndpointId, EventKind, NewEvent, Timestamp};
+use kero_store::{Appended, Endpoint, Entry, Event, FanOut, FannedOut, NewDelivery, StoreError, Verdict};
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,15 +158,60 @@ pub(crate) fn tell_readers(gateway: &Gateway, pk: i64, done: &FannedOut) {
     }
 }
 
-/// Which endpoints get an event of an instance without transforms.
+/// The fan-out of an event of an instance without transforms.
 fn plan(event: &Event, endpoints: &[Endpoint], now: Timestamp) -> FanOut {
-    let deliveries = endpoints
-        .iter()
-        .filter(|endpoint| endpoint.enabled && endpoint.events.wants(event.kind))
-        .filter(|endpoint| endpoint.narrow.lets_through(&event.order_key, &event.data))
-        .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
-        .collect();
+    let deliveries = deliveries(event.kind, &event.order_key, &event.data, endpoints, now);
     FanOut { event_row: event.row, verdict: Verdict::Pass, data: None, deliveries, hooked: None }
+}
+
+/// Which endpoints get an event.
+fn deliveries(
+    kind: EventKind,
+    order_key: &str,
+    data: &Value,
+    endpoints: &[Endpoint],
+    now: Timestamp,
+) -> Vec<NewDelivery> {
+    endpoints
+        .iter()
+        .filter(|endpoint| endpoint.enabled && endpoint.events.wants(kind))
+        .filter(|endpoint| endpoint.narrow.lets_through(order_key, data))
+        .map(|endpoint| NewDelivery { id: DeliveryId::new(), endpoint: endpoint.id, next_at: now })
+        .collect()
+}
+
+/// An event on its way into the journal. Where no transform has a say, its fan-out goes in the same commit, which saves
+/// reading it back and a commit of its own; when the endpoints are not in memory, or events wait, it waits as well.
+pub(crate) fn entry(gateway: &Gateway, pk: i64, event: NewEvent) -> Entry {
+    let hooks = &gateway.inner.hooks;
+    // an instance that is going, or not there yet: its events must not go by their hooks
+    let transformed = || gateway.inner.instances.by_pk(pk).is_none_or(|handle| hooks.transform(&handle.id));
+    if hooks.any() && transformed() {
+        return event.into();
+    }
+    let known = gateway.inner.fanout.cache().known.get(&pk).cloned();
+    let deliveries = known.map(|endpoints| {
+        crash::point("before_fanout");
+        deliveries(event.kind, &event.order_key, &event.data, &endpoints, Timestamp::now())
+    });
+    Entry { event, deliveries }
+}
+
+/// After the commit of entries: wakes the fan-out of those that wait, and whoever waits for the others.
+pub(crate) fn appended(gateway: &Gateway, pk: i64, appended: Appended, due: BTreeSet<EndpointId>) {
+    if appended.wait {
+        gateway.inner.fanout.dirty(pk);
+    }
+    if let Some(newest) = appended.newest {
+        crash::point("after_fanout");
+        gateway.inner.feed.grew(pk, newest);
+        gateway.inner.delivery.due(due.into_iter().collect());
+    }
+}
+
+/// Whom entries go to.
+pub(crate) fn due<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeSet<EndpointId> {
+    entries.into_iter().flat_map(|entry| entry.deliveries.iter().flatten()).map(|to| to.endpoint).collect()
 }
 
 async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {

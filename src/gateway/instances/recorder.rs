@@ -1,7 +1,7 @@
 //! Commits what arrives outside the durability hook (receipts, presence, …) in the order of arrival, without making
 //! the link's events wait for the database.
 
-use crate::Gateway;
+use crate::{Gateway, events};
 use futures_util::StreamExt;
 use kero_domain::{JobState, NewEvent};
 use kero_whatsapp::ReceiptIn;
@@ -34,21 +34,24 @@ pub(super) fn spawn(gateway: &Gateway, pk: i64) -> Recorder {
 }
 
 async fn write(gateway: &Gateway, pk: i64, epoch: i64, record: Record) {
-    let written = match record {
+    let store = gateway.store();
+    let (written, due) = match record {
         Record::Receipt(receipt) => {
-            let event = kero_whatsapp::receipt_event(&receipt);
-            let state = JobState::from_receipt(&receipt.kind);
-            gateway.store().record_receipt(pk, epoch, &receipt.ids, &receipt.chat, state, event).await
+            let entry = events::entry(gateway, pk, kero_whatsapp::receipt_event(&receipt));
+            let (state, due) = (JobState::from_receipt(&receipt.kind), events::due([&entry]));
+            (store.record_receipt(pk, epoch, &receipt.ids, &receipt.chat, state, entry).await, due)
         }
         Record::Event(mut event) => {
             if !gateway.config().keep_raw {
                 event.raw = None;
             }
-            gateway.store().append_events(pk, epoch, vec![event]).await.map(|_| ())
+            let entry = events::entry(gateway, pk, event);
+            let due = events::due([&entry]);
+            (store.append_events(pk, epoch, vec![entry]).await, due)
         }
     };
     match written {
-        Ok(()) => gateway.inner.fanout.dirty(pk),
+        Ok(appended) => events::appended(gateway, pk, appended, due),
         // best effort by design: WhatsApp was answered by the library already
         Err(error) => {
             tracing::warn!(instance = pk, error = &error as &dyn std::error::Error, "an event was not stored")

@@ -69,7 +69,7 @@ impl Gateway {
         let job = NewJob {
             id: JobId::new(),
             instance_pk: handle.pk,
-            correlation_id: request.correlation_id.unwrap_or_else(CorrelationId::random),
+            correlation_id: request.correlation_id.unwrap_or_else(CorrelationId::mint),
             message_id: MessageId::mint(),
             chat: request.recipient.jid(),
             priority: request.priority,

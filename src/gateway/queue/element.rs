@@ -5,15 +5,17 @@ use crate::instances::{Handle, Registry};
 use crate::worker::LaneKey;
 use kero_domain::{Address, InstanceId, Priority};
 use kero_store::{Job, JobName};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// `{correlation_id, instance_id, type, payload, message_id, created_at}` and the class.
 pub(super) fn message_job(job: &Job) -> Map<String, Value> {
-    let content = serde_json::to_value(&job.content).unwrap_or_default();
+    let mut content = serde_json::to_value(&job.content).unwrap_or_default();
     let mut payload = Map::new();
     payload.insert("phone".into(), job.chat.as_str().into());
-    if let Some(members) = content["payload"].as_object() {
-        payload.extend(members.clone());
+    if let Some(Value::Object(members)) = content.get_mut("payload").map(Value::take) {
+        payload.extend(members);
     }
     let mut element = Map::new();
     element.insert("correlation_id".into(), job.correlation_id.as_str().into());
@@ -66,17 +68,33 @@ pub(super) enum Resolved {
     Unknown,
 }
 
+/// What a lane needs of an element.
+#[derive(Deserialize)]
+struct Wake<'a> {
+    /// Elements without one are no jobs.
+    #[serde(borrow, rename = "correlation_id")]
+    _correlation_id: Cow<'a, str>,
+    #[serde(borrow)]
+    instance_id: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: Recipient<'a>,
+    #[serde(borrow)]
+    priority: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Recipient<'a> {
+    #[serde(borrow)]
+    phone: Cow<'a, str>,
+}
+
 /// Which lane an element wakes.
 pub(super) fn resolve(instances: &Registry, bytes: &[u8]) -> Resolved {
     let found = || {
-        let value: Value = serde_json::from_slice(bytes).ok()?;
-        value["correlation_id"].as_str()?;
-        let id: InstanceId = value["instance_id"].as_str()?.parse().ok()?;
-        let chat = Address::parse(value["payload"]["phone"].as_str()?).ok()?;
-        let priority = match value.get("priority") {
-            Some(priority) => priority.as_str()?.parse().ok()?,
-            None => Priority::Interactive,
-        };
+        let wake: Wake<'_> = serde_json::from_slice(bytes).ok()?;
+        let id: InstanceId = wake.instance_id.parse().ok()?;
+        let chat = Address::parse(&wake.payload.phone).ok()?;
+        let priority = wake.priority.map_or(Ok(Priority::Interactive), |priority| priority.parse()).ok()?;
         Some(Resolved::Job { handle: instances.get(&id)?, key: LaneKey { chat: chat.jid().into(), priority } })
     };
     found().unwrap_or(Resolved::Unknown)

@@ -53,7 +53,7 @@ pub(crate) fn job(chat: &str) -> Job {
         id: JobId::new(),
         instance_pk: 1,
         instance_id: "a".parse().unwrap(),
-        correlation_id: CorrelationId::random(),
+        correlation_id: CorrelationId::mint(),
         message_id: MessageId::mint(),
         chat: chat.to_owned(),
         priority: Priority::Bulk,

@@ -3,12 +3,12 @@
 use super::attempt::{TurnEnd, later};
 use super::lane::LaneContext;
 use super::{LaneKey, ack_event};
-use crate::crash;
 use crate::instances::View;
 use crate::intake::JobEnd;
 use crate::queue::{self, DeadLetter};
+use crate::{crash, events};
 use kero_domain::{JobState, Timestamp};
-use kero_store::{Job, Settlement, StoreError};
+use kero_store::{Job, Report, Settlement, StoreError};
 
 /// Commits how an attempt ended, for as long as it takes, and tells whoever waits for the job's end.
 pub(super) async fn settle(
@@ -34,12 +34,16 @@ pub(super) async fn settle(
     let gateway = &context.gateway;
     let mut tries = 0u32;
     loop {
-        match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), event.clone()).await {
+        let report = event
+            .clone()
+            .map(|event| Report { entry: events::entry(gateway, context.pk, event), surely: job.asynchronous });
+        let due = events::due(report.iter().map(|report| &report.entry));
+        match gateway.store().settle_job(job.id, context.pk, view.epoch, settlement.clone(), report).await {
             Ok(settled) => {
                 crash::point("after_result");
-                if let Some(end) = end.filter(|_| settled) {
+                if let Some(end) = end.filter(|_| settled.applied) {
                     gateway.inner.load.ended(context.pk, end == JobEnd::Sent);
-                    gateway.inner.fanout.dirty(context.pk);
+                    events::appended(gateway, context.pk, settled.event, due);
                     if let Settlement::Failed { code, error, at } = &settlement {
                         crash::point("before_dead_letter");
                         queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });

@@ -101,14 +101,17 @@ impl Store {
 
 /// Runs the accepts of a group. Sends that could meet each other (one idempotency key, one correlation id) take turns.
 pub(crate) async fn accept(tx: &Tx, mut waiting: Vec<&mut Accept>) -> Result<(), StoreError> {
-    let alive = instances(tx, &waiting).await?;
-    waiting.retain_mut(|accept| {
-        let gone = !alive.contains(&accept.row.instance_pk);
-        if gone {
-            accept.answer.set(Accepted::InstanceGone);
-        }
-        !gone
-    });
+    // a job of an instance that is gone makes the group's insert fail
+    if tx.alone {
+        let alive = instances(tx, &waiting).await?;
+        waiting.retain_mut(|accept| {
+            let gone = !alive.contains(&accept.row.instance_pk);
+            if gone {
+                accept.answer.set(Accepted::InstanceGone);
+            }
+            !gone
+        });
+    }
     while !waiting.is_empty() {
         let mut keys = HashSet::new();
         let mut correlations = HashSet::new();
@@ -224,33 +227,24 @@ async fn insert(tx: &Tx, accepts: Vec<&mut Accept>) -> Result<(), StoreError> {
     let sql = format!(
         "INSERT INTO jobs (id, instance_pk, correlation_id, message_id, chat, priority, content, state, held, due_at,
          send_at, order_at, attempts, asynchronous, request_id, created_at, updated_at) VALUES {}
-         ON CONFLICT DO NOTHING RETURNING id",
+         ON CONFLICT DO NOTHING",
         tuples(0, rows, 17)
     );
-    let mut inserted = HashSet::new();
-    for row in tx.db.all(sql, values).await? {
-        inserted.insert(row.try_get::<Uuid>("", "id")?);
+    if tx.db.run(sql, values).await? < accepts.len() as u64 {
+        return answer_some(tx, accepts).await;
     }
-    let mut refused = Vec::new();
     for accept in accepts {
-        if inserted.contains(&accept.row.id) {
-            accept.answer.set(Accepted::New(accept.job.clone()));
-        } else {
-            refused.push(accept);
-        }
+        accept.answer.set(Accepted::New(accept.job.clone()));
     }
-    answer_refused(tx, refused).await
+    Ok(())
 }
 
-/// Those whose correlation id was taken, be it by themselves: the first try's commit may have gone through unheard.
-async fn answer_refused(tx: &Tx, refused: Vec<&mut Accept>) -> Result<(), StoreError> {
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = refused.iter().map(|accept| accept.row.id).collect();
+/// The correlation id of some was taken, be it by themselves: the first try's commit may have gone through unheard.
+async fn answer_some(tx: &Tx, accepts: Vec<&mut Accept>) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = accepts.iter().map(|accept| accept.row.id).collect();
     let found = jobs::Entity::find().filter(jobs::Column::Id.is_in(ids)).all(&tx.db).await?;
     let mut found: HashMap<JobId, jobs::Model> = found.into_iter().map(|row| (JobId(row.id), row)).collect();
-    for accept in refused {
+    for accept in accepts {
         if let Some(row) = found.remove(&accept.job.id) {
             let job = super::job(&tx.sealer, row, accept.job.instance_id.clone())?;
             accept.answer.set(Accepted::New(job));

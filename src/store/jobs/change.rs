@@ -1,6 +1,6 @@
 //! Changes outside an attempt: cancelling, reporting mode.
 
-use crate::events::{self, EventRow};
+use crate::append::{self, EventRow};
 use crate::sql::{tuples, values};
 use crate::writer::{Op, work};
 use crate::{Store, StoreError};
@@ -34,7 +34,7 @@ impl Store {
                     );
                     let cancelled = tx.db.run(sql, values![code, error, at.0, job.0]).await? > 0;
                     if let (true, Some(event)) = (cancelled, &event) {
-                        events::insert(tx, &[event]).await?;
+                        append::insert(tx, &[event]).await?;
                     }
                     Ok(cancelled)
                 })

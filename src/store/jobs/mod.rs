@@ -11,6 +11,7 @@ pub(crate) use accept::{Accept, accept};
 pub use dead::{DeadFilter, JobName};
 pub(crate) use receipt::{Receipt, receipts};
 pub(crate) use run::{Intend, Settle, intend, settle};
+pub use run::{Report, Settled};
 
 use crate::StoreError;
 use crate::entity::jobs::Model;

@@ -1,10 +1,10 @@
 //! Receipts: one statement moves the jobs of all receipts of a group.
 
-use crate::events::{self, EventRow};
+use crate::append::{Appended, Entry, EventRow};
 use crate::sql::{few_shapes, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Store, StoreError};
-use kero_domain::{Address, JobState, NewEvent, Timestamp};
+use kero_domain::{Address, JobState, Timestamp};
 use std::collections::HashSet;
 
 /// The command.
@@ -15,8 +15,8 @@ pub(crate) struct Receipt {
     state: JobState,
     /// The jobs' chat; `None`: any contact's.
     chat: Option<String>,
-    event: EventRow,
-    pub answer: Answer<()>,
+    pub event: EventRow,
+    pub answer: Answer<Appended>,
 }
 
 impl Store {
@@ -32,8 +32,8 @@ impl Store {
         ids: &[String],
         from_chat: &str,
         state: Option<JobState>,
-        event: NewEvent,
-    ) -> Result<(), StoreError> {
+        event: impl Into<Entry>,
+    ) -> Result<Appended, StoreError> {
         let event = EventRow::new(self.sealer(), instance_pk, event)?;
         let moves = state.filter(|state| matches!(state, JobState::Delivered | JobState::Read | JobState::Played));
         let chat = match Address::parse(from_chat) {
@@ -50,7 +50,7 @@ impl Store {
     }
 }
 
-/// Runs the receipts of a group.
+/// Moves the jobs of a group's receipts. Their events are appended with the group's others.
 pub(crate) async fn receipts(tx: &Tx, receipts: Vec<&mut Receipt>) -> Result<(), StoreError> {
     // a message that several receipts name takes turns
     let mut waiting: Vec<(&Receipt, &String)> =
@@ -60,11 +60,6 @@ pub(crate) async fn receipts(tx: &Tx, receipts: Vec<&mut Receipt>) -> Result<(),
         let (turn, later) = waiting.into_iter().partition(|(receipt, id)| seen.insert((receipt.instance_pk, *id)));
         move_jobs(tx, turn).await?;
         waiting = later;
-    }
-    let rows: Vec<&EventRow> = receipts.iter().map(|receipt| &receipt.event).collect();
-    events::insert(tx, &rows).await?;
-    for receipt in receipts {
-        receipt.answer.set(());
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Intent and settlement: one statement each for all lanes of a group.
 
 use super::{IntentOutcome, Settlement};
+use crate::append::{Appended, Entry, EventRow};
 use crate::entity::jobs;
-use crate::events::{self, EventRow};
-use crate::sql::{few_shapes, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
 use crate::{Store, StoreError};
 use kero_domain::{JobId, JobState, NewEvent, Timestamp};
@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub(crate) struct Intend {
     job: JobId,
     instance_pk: i64,
-    /// Sealed.
     proto: Vec<u8>,
+    sealed: Vec<u8>,
     at: Timestamp,
     pub answer: Answer<IntentOutcome>,
 }
@@ -27,7 +27,35 @@ pub(crate) struct Settle {
     instance_pk: i64,
     change: Change,
     event: Option<EventRow>,
-    pub answer: Answer<bool>,
+    /// The job is asynchronous, and stays so.
+    surely_reports: bool,
+    /// It ran, and there is an event to append.
+    reports: bool,
+    pub answer: Answer<Settled>,
+}
+
+/// The event of a job's end.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub entry: Entry,
+    /// The job is known to be asynchronous. Otherwise its row decides whether there is an event: a synchronous one
+    /// reports to its request.
+    pub surely: bool,
+}
+
+impl From<NewEvent> for Report {
+    fn from(event: NewEvent) -> Self {
+        Self { entry: event.into(), surely: false }
+    }
+}
+
+/// What came of a settlement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// `false`: the job had ended before, and nothing was written.
+    pub applied: bool,
+    /// What became of the event.
+    pub event: Appended,
 }
 
 /// What a settlement writes.
@@ -78,29 +106,29 @@ impl Store {
         proto: Vec<u8>,
         at: Timestamp,
     ) -> Result<IntentOutcome, StoreError> {
-        let proto = self.sealer().seal(&super::proto_place(instance_pk, job), &proto)?;
+        let sealed = self.sealer().seal(&super::proto_place(instance_pk, job), &proto)?;
         let fence = Some(Fence { pk: instance_pk, epoch });
         self.submit(instance_pk, fence, self.configured(), |answer| {
-            Op::Intend(Box::new(Intend { job, instance_pk, proto, at, answer }))
+            Op::Intend(Box::new(Intend { job, instance_pk, proto, sealed, at, answer }))
         })
         .await
     }
 
-    /// Stores how an attempt ended and, in the same transaction, the event of an asynchronous job. `false`: the job had ended before, and
-    /// neither was written. Fenced.
+    /// Stores how an attempt ended and, in the same transaction, the event of an asynchronous job. Fenced.
     pub async fn settle_job(
         &self,
         job: JobId,
         instance_pk: i64,
         epoch: i64,
         settlement: Settlement,
-        event: Option<NewEvent>,
-    ) -> Result<bool, StoreError> {
-        let event = event.map(|event| EventRow::new(self.sealer(), instance_pk, event)).transpose()?;
+        report: Option<Report>,
+    ) -> Result<Settled, StoreError> {
+        let surely_reports = report.as_ref().is_some_and(|report| report.surely);
+        let event = report.map(|report| EventRow::new(self.sealer(), instance_pk, report.entry)).transpose()?;
         let fence = Some(Fence { pk: instance_pk, epoch });
         let change = settlement.into();
         self.submit(instance_pk, fence, self.configured(), |answer| {
-            Op::Settle(Box::new(Settle { job, instance_pk, change, event, answer }))
+            Op::Settle(Box::new(Settle { job, instance_pk, change, event, surely_reports, reports: false, answer }))
         })
         .await
     }
@@ -129,19 +157,21 @@ pub(crate) async fn intend(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), Sto
     Ok(())
 }
 
-async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreError> {
-    let mut values = Vec::with_capacity(intents.len() * 4);
-    for intent in &intents {
-        values.extend(values![intent.job.0, intent.instance_pk, intent.proto.clone(), intent.at.0]);
+async fn intend_turn(tx: &Tx, mut intents: Vec<&mut Intend>) -> Result<(), StoreError> {
+    // nearly all are the first of their jobs: then nothing has to be read back
+    let begun = begin(tx, &intents).await?;
+    for intent in intents.extract_if(.., |intent| begun.contains(&intent.job)) {
+        intent.answer.set(IntentOutcome::Started { attempt: 1, proto: std::mem::take(&mut intent.proto) });
     }
+    if intents.is_empty() {
+        return Ok(());
+    }
+    let mut values = intent_values(&intents);
     let rows = few_shapes(&mut values, intents.len(), 4);
     let sql = format!(
         "UPDATE jobs SET state = 'sending', held = NULL, attempts = jobs.attempts + 1,
          proto = COALESCE(jobs.proto, v.column3), updated_at = v.column4
-         FROM (VALUES {}) AS v
-         WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
-           AND (jobs.state <> 'held' OR jobs.held IN ('offline', 'rate') OR jobs.due_at <= v.column4)
-         RETURNING id, attempts, proto",
+         FROM (VALUES {}) AS v WHERE {RUNNABLE} RETURNING id, attempts, proto",
         tuples(0, rows, 4)
     );
     let mut started = HashMap::new();
@@ -169,6 +199,47 @@ async fn intend_turn(tx: &Tx, intents: Vec<&mut Intend>) -> Result<(), StoreErro
     Ok(())
 }
 
+/// A job that may be sent now; `v` names it, its instance and, in the fourth place, the time.
+const RUNNABLE: &str = "jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
+     AND (jobs.state <> 'held' OR jobs.held IN ('offline', 'rate') OR jobs.due_at <= v.column4)";
+
+fn intent_values(intents: &[&mut Intend]) -> Vec<sea_orm::Value> {
+    let mut values = Vec::with_capacity(intents.len() * 4);
+    for intent in intents {
+        values.extend(values![intent.job.0, intent.instance_pk, intent.sealed.clone(), intent.at.0]);
+    }
+    values
+}
+
+/// Stores the intents of jobs that never had one; which these are.
+async fn begin(tx: &Tx, intents: &[&mut Intend]) -> Result<HashSet<JobId>, StoreError> {
+    let mut values = intent_values(intents);
+    let rows = few_shapes(&mut values, intents.len(), 4);
+    let sql = format!(
+        "UPDATE jobs SET state = 'sending', held = NULL, attempts = 1, proto = v.column3, updated_at = v.column4
+         FROM (VALUES {}) AS v WHERE {RUNNABLE} AND jobs.proto IS NULL AND jobs.attempts = 0",
+        tuples(0, rows, 4)
+    );
+    let begun = tx.db.run(sql, values).await?;
+    let all = intents.iter().map(|intent| intent.job);
+    if begun == intents.len() as u64 {
+        return Ok(all.collect());
+    }
+    if begun == 0 {
+        return Ok(HashSet::new());
+    }
+    // sealed twice, the same bytes are different ones: where ours are, this intent wrote them
+    let mut values: Vec<sea_orm::Value> = all.map(|job| job.0.into()).collect();
+    let rows = few_shapes(&mut values, intents.len(), 1);
+    let sql = format!("SELECT id, proto FROM jobs WHERE proto IS NOT NULL AND id IN ({})", placeholders(0, rows));
+    let mut found: HashMap<JobId, Vec<u8>> = HashMap::new();
+    for row in tx.db.all(sql, values).await? {
+        found.insert(JobId(row.try_get("", "id")?), row.try_get("", "proto")?);
+    }
+    let ours = intents.iter().filter(|intent| found.get(&intent.job) == Some(&intent.sealed));
+    Ok(ours.map(|intent| intent.job).collect())
+}
+
 async fn states(tx: &Tx, ids: impl Iterator<Item = JobId>) -> Result<HashMap<JobId, (JobState, i64)>, StoreError> {
     let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
     if ids.is_empty() {
@@ -178,6 +249,7 @@ async fn states(tx: &Tx, ids: impl Iterator<Item = JobId>) -> Result<HashMap<Job
     rows.into_iter().map(|row| Ok((JobId(row.id), (super::word("job state", &row.state)?, row.updated_at)))).collect()
 }
 
+/// Runs the settlements of a group. Their events are appended with the group's others.
 pub(crate) async fn settle(tx: &Tx, settles: Vec<&mut Settle>) -> Result<(), StoreError> {
     for turn in turns(settles, |settle| settle.job) {
         settle_turn(tx, turn).await?;
@@ -185,7 +257,7 @@ pub(crate) async fn settle(tx: &Tx, settles: Vec<&mut Settle>) -> Result<(), Sto
     Ok(())
 }
 
-async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), StoreError> {
+async fn settle_turn(tx: &Tx, settles: Vec<&mut Settle>) -> Result<(), StoreError> {
     let mut values = Vec::with_capacity(settles.len() * 10);
     for settle in &settles {
         let change = settle.change.clone();
@@ -209,39 +281,56 @@ async fn settle_turn(tx: &Tx, mut settles: Vec<&mut Settle>) -> Result<(), Store
          attempts = jobs.attempts - CASE WHEN jobs.state = 'sending' THEN v.column6 ELSE 0 END,
          error_code = v.column7, error = v.column8, ended_at = v.column9, updated_at = v.column10
          FROM (VALUES {}) AS v
-         WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL
-         RETURNING id, asynchronous",
+         WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL",
         tuples(0, rows, 10)
     );
-    let mut changed = HashSet::new();
     // a synchronous job reports to its request and has no event
     let mut silent = HashSet::new();
-    for row in tx.db.all(sql, values).await? {
-        let job = JobId(row.try_get("", "id")?);
-        changed.insert(job);
-        if !row.try_get::<bool>("", "asynchronous")? {
-            silent.insert(job);
+    let written = if settles.iter().all(|settle| settle.event.is_none() || settle.surely_reports) {
+        tx.db.run(sql, values).await?
+    } else {
+        let rows = tx.db.all(format!("{sql} RETURNING id, asynchronous"), values).await?;
+        for row in &rows {
+            if !row.try_get::<bool>("", "asynchronous")? {
+                silent.insert(JobId(row.try_get("", "id")?));
+            }
         }
-    }
-    let unchanged = settles.iter().map(|settle| settle.job).filter(|job| !changed.contains(job));
-    // this very settlement may have been committed although the commit's answer was lost
-    for (job, (state, updated_at)) in states(tx, unchanged).await? {
-        let same = |settle: &&mut Settle| {
-            settle.job == job && settle.change.state == state && settle.change.at == updated_at && state.is_terminal()
-        };
-        if settles.iter().any(same) {
-            changed.insert(job);
-        }
-    }
-    let written: Vec<&EventRow> = settles
-        .iter()
-        .filter(|settle| changed.contains(&settle.job) && !silent.contains(&settle.job))
-        .filter_map(|settle| settle.event.as_ref())
-        .collect();
-    events::insert(tx, &written).await?;
-    for settle in &mut settles {
+        rows.len() as u64
+    };
+    let changed = if written == settles.len() as u64 {
+        settles.iter().map(|settle| settle.job).collect()
+    } else {
+        now_settled(tx, &settles).await?
+    };
+    for settle in settles {
         let applied = changed.contains(&settle.job);
-        settle.answer.set(applied);
+        settle.reports = applied && !silent.contains(&settle.job);
+        settle.answer.set(Settled { applied, event: Appended::default() });
     }
     Ok(())
+}
+
+impl Settle {
+    /// The event that is to be appended, now that the settlement has run.
+    pub(crate) fn event(&self) -> Option<&EventRow> {
+        self.event.as_ref().filter(|_| self.reports)
+    }
+
+    pub(crate) fn appended(&mut self, event: Appended) {
+        if let Some(settled) = self.answer.take() {
+            self.answer.set(Settled { event, ..settled });
+        }
+    }
+}
+
+/// Which of these settlements are in the rows now. A job that has not ended was changed just now; one that has, when it
+/// ended like this: the same settlement may have been committed although the commit's answer was lost.
+async fn now_settled(tx: &Tx, settles: &[&mut Settle]) -> Result<HashSet<JobId>, StoreError> {
+    let states = states(tx, settles.iter().map(|settle| settle.job)).await?;
+    let is = |settle: &&&mut Settle| {
+        states.get(&settle.job).is_some_and(|(state, updated_at)| {
+            !state.is_terminal() || (*state == settle.change.state && *updated_at == settle.change.at)
+        })
+    };
+    Ok(settles.iter().filter(is).map(|settle| settle.job).collect())
 }

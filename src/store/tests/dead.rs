@@ -14,7 +14,7 @@ async fn fail(fixture: &Fixture, job: &Job, epoch: i64, code: &str, at: i64) {
     store.intend_job(job.id, job.instance_pk, epoch, b"proto".to_vec(), Timestamp(at)).await.unwrap();
     let failed = Settlement::Failed { code: code.to_owned(), error: "no".to_owned(), at: Timestamp(at) };
     let ack = event(EventKind::MessageAck, CHAT, "ack");
-    assert!(store.settle_job(job.id, job.instance_pk, epoch, failed, Some(ack)).await.unwrap());
+    assert!(store.settle_job(job.id, job.instance_pk, epoch, failed, Some(ack.into())).await.unwrap().applied);
 }
 
 async fn letters_are_retried_and_discarded(fixture: Fixture) {

@@ -32,7 +32,7 @@ async fn an_old_epoch_writes_nothing(fixture: Fixture) {
     let note = || event(EventKind::Status, "", "x");
 
     lost(store.intend_job(job.id, pk, old, vec![1], Timestamp::now()).await);
-    lost(store.settle_job(job.id, pk, old, Settlement::Sent { at: Timestamp::now() }, Some(note())).await);
+    lost(store.settle_job(job.id, pk, old, Settlement::Sent { at: Timestamp::now() }, Some(note().into())).await);
     lost(store.append_events(pk, old, vec![note()]).await);
     lost(store.fan_out(pk, old, vec![]).await);
     lost(store.set_status(pk, old, InstanceStatus::Connected, None, Timestamp::now(), Some(note())).await);
@@ -144,7 +144,10 @@ async fn a_refused_pending_message_poisons_its_owner(fixture: Fixture) {
     let device = store.device(instance.pk, epoch);
     device.put_pending_inbound(&message).await.unwrap();
     device.put_sessions([("peer", b"after".as_slice())]).await.unwrap();
-    assert_eq!(store.append_events(instance.pk, epoch, vec![event(EventKind::Message, CHAT, "x")]).await.unwrap(), 1);
+    assert_eq!(
+        store.append_events(instance.pk, epoch, vec![event(EventKind::Message, CHAT, "x")]).await.unwrap().new,
+        1
+    );
     assert!(tokio::time::timeout(Duration::from_millis(50), poisoned.recv()).await.is_err(), "heard once");
 }
 

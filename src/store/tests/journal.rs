@@ -15,14 +15,17 @@ async fn appends_once(fixture: Fixture) {
     let store = &fixture.store;
     let (instance, epoch) = fixture.instance("a").await;
     let (other, other_epoch) = fixture.instance("b").await;
-    assert_eq!(store.append_events(instance.pk, epoch, vec![message("x", 1), message("x", 2)]).await.unwrap(), 2);
-    assert_eq!(store.append_events(instance.pk, epoch, vec![message("x", 2), message("x", 3)]).await.unwrap(), 1);
-    assert_eq!(store.append_events(other.pk, other_epoch, vec![message("x", 1)]).await.unwrap(), 1);
-    assert_eq!(store.append_events(instance.pk, epoch, vec![]).await.unwrap(), 0);
+    assert_eq!(store.append_events(instance.pk, epoch, vec![message("x", 1), message("x", 2)]).await.unwrap().new, 2);
+    assert_eq!(store.append_events(instance.pk, epoch, vec![message("x", 2), message("x", 3)]).await.unwrap().new, 1);
+    assert_eq!(store.append_events(other.pk, other_epoch, vec![message("x", 1)]).await.unwrap().new, 1);
+    assert_eq!(store.append_events(instance.pk, epoch, Vec::<NewEvent>::new()).await.unwrap().new, 0);
     // without a key each is its own; the same event twice is one
     let bare = event(EventKind::Presence, "x", "on");
-    assert_eq!(store.append_events(instance.pk, epoch, vec![bare.clone(), bare.clone()]).await.unwrap(), 1);
-    assert_eq!(store.append_events(instance.pk, epoch, vec![event(EventKind::Presence, "x", "on")]).await.unwrap(), 1);
+    assert_eq!(store.append_events(instance.pk, epoch, vec![bare.clone(), bare.clone()]).await.unwrap().new, 1);
+    assert_eq!(
+        store.append_events(instance.pk, epoch, vec![event(EventKind::Presence, "x", "on")]).await.unwrap().new,
+        1
+    );
 
     let pending = store.pending_events(instance.pk, 10).await.unwrap();
     let texts: Vec<_> = pending.iter().map(|event| event.data["text"].as_str().unwrap()).collect();
@@ -68,7 +71,7 @@ async fn text_that_databases_refuse(fixture: Fixture) {
         dedupe_key: Some("m|\0".to_owned()),
         ..event(EventKind::Message, "x\0", "a\0b 😀 \u{202e}")
     };
-    assert_eq!(store.append_events(instance.pk, epoch, vec![nul]).await.unwrap(), 1);
+    assert_eq!(store.append_events(instance.pk, epoch, vec![nul]).await.unwrap().new, 1);
     let read = store.pending_events(instance.pk, 1).await.unwrap().remove(0);
     assert_eq!((read.order_key.as_str(), read.message_id.as_deref()), ("x\u{fffd}", Some("id\u{fffd}")));
     assert_eq!(read.data, json!({"text": "a\u{fffd}b 😀 \u{202e}"}));

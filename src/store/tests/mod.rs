@@ -1,5 +1,6 @@
 //! One story, told to both databases.
 
+mod append;
 mod database;
 mod dead;
 mod deliveries;
@@ -83,7 +84,7 @@ pub(crate) fn new_job(instance: &Instance, chat: &str, text: &str) -> NewJob {
     NewJob {
         id: JobId::new(),
         instance_pk: instance.pk,
-        correlation_id: CorrelationId::random(),
+        correlation_id: CorrelationId::mint(),
         message_id: MessageId::mint(),
         chat: chat.to_owned(),
         priority: Priority::Interactive,

@@ -1,7 +1,7 @@
 //! Jobs: accept, order, intent, settlement, receipts.
 
 use super::{Fixture, accept, event, new_job, on_both};
-use crate::{Accepted, Idempotency, IntentOutcome, Job, NewJob, NextJob, Settlement, Store, StoreError};
+use crate::{Accepted, Idempotency, IntentOutcome, Job, NewJob, NextJob, Report, Settlement, Store, StoreError};
 use kero_domain::{ApiKeyId, EventKind, HeldReason, JobId, JobState, NewEvent, Priority, Timestamp};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -29,6 +29,10 @@ fn ack() -> Option<NewEvent> {
     Some(event(EventKind::MessageAck, CHAT, "ack"))
 }
 
+fn report() -> Option<Report> {
+    ack().map(Report::from)
+}
+
 async fn accept_intend_settle(fixture: Fixture) {
     let store = &fixture.store;
     let (instance, epoch) = fixture.instance("a").await;
@@ -44,9 +48,9 @@ async fn accept_intend_settle(fixture: Fixture) {
     assert_eq!(again, IntentOutcome::Started { attempt: 2, proto: b"proto".to_vec() });
 
     let at = Timestamp::now();
-    assert!(store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at }, ack()).await.unwrap());
+    assert!(store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at }, report()).await.unwrap().applied);
     let failed = Settlement::Failed { code: "late".to_owned(), error: "too late".to_owned(), at: Timestamp(at.0 + 1) };
-    assert!(!store.settle_job(job.id, instance.pk, epoch, failed, ack()).await.unwrap());
+    assert!(!store.settle_job(job.id, instance.pk, epoch, failed, report()).await.unwrap().applied);
     let read = store.job_by_id(job.id).await.unwrap().unwrap();
     assert_eq!((read.state, read.ended_at, read.error_code), (JobState::Sent, Some(at), None));
     assert_eq!(store.pending_events(instance.pk, 10).await.unwrap().len(), 1, "one ack, not two");
@@ -343,7 +347,7 @@ async fn one_send_costs_few_commits(fixture: Fixture) {
         device.put_sessions([("1:0@lid", b"session".as_slice()), ("1:1@lid", b"session".as_slice())]),
     );
     a.and(b).and(c).unwrap();
-    store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at: Timestamp::now() }, ack()).await.unwrap();
+    store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at: Timestamp::now() }, report()).await.unwrap();
     let done = store.stats();
     assert!(done.commits - before.commits <= 6, "{} commits", done.commits - before.commits);
     let fences = if store.backend() == crate::Database::Postgres { 10 } else { 0 };

@@ -102,7 +102,13 @@ async fn fill(store: &Store, pk: i64, epoch: i64) {
     let started = store.intend_job(job.id, pk, epoch, proto.clone(), Timestamp::now()).await.unwrap();
     assert_eq!(started, IntentOutcome::Started { attempt: 1, proto });
     let ack = event(EventKind::MessageAck, CHAT, SECRET_TEXT);
-    assert!(store.settle_job(job.id, pk, epoch, Settlement::Sent { at: Timestamp::now() }, Some(ack)).await.unwrap());
+    assert!(
+        store
+            .settle_job(job.id, pk, epoch, Settlement::Sent { at: Timestamp::now() }, Some(ack.into()))
+            .await
+            .unwrap()
+            .applied
+    );
     let row = store.pending_events(pk, 1).await.unwrap()[0].row;
     let delivery = NewDelivery { id: DeliveryId::new(), endpoint, next_at: Timestamp(0) };
     let out = FanOut {

@@ -1,8 +1,9 @@
 //! Commands: what they do, who may give them, how they are answered.
 
 use super::Put;
+use crate::append::Append;
 use crate::deliveries::Record;
-use crate::events::{Append, Spread};
+use crate::events::Spread;
 use crate::jobs::{Accept, Intend, Receipt, Settle};
 use crate::seal::Sealer;
 use crate::sql::Db;
@@ -133,6 +134,8 @@ impl Pending {
 pub(crate) struct Tx {
     pub db: Db,
     pub sealer: Sealer,
+    /// One command by itself, after the group failed: what is known to be rare is looked for first.
+    pub alone: bool,
 }
 
 /// A command with its own statements. It may run more than once; only the last run is committed.

@@ -27,9 +27,6 @@ use tokio::sync::{broadcast, mpsc};
 
 /// Commands in one transaction at most.
 const GROUP: usize = 256;
-/// How often a writer lets others go first before it takes a group. What a commit costs hardly depends on how much is in
-/// it, so those who are about to give a command are waited for, but nobody who waits for something else.
-const GATHER: usize = 8;
 /// Runs of a command that met another transaction, and attempts to begin one.
 const TRIES: u32 = 4;
 /// Between tries to get a live connection.
@@ -64,22 +61,6 @@ impl Poison {
     }
 }
 
-/// Takes what comes while others go first, until nothing does.
-async fn gather(queue: &mut mpsc::Receiver<Pending>, group: &mut Vec<Pending>) {
-    for _ in 0..GATHER {
-        tokio::task::yield_now().await;
-        let before = group.len();
-        while group.len() < GROUP
-            && let Ok(pending) = queue.try_recv()
-        {
-            group.push(pending);
-        }
-        if group.len() == before || group.len() == GROUP {
-            return;
-        }
-    }
-}
-
 /// One writing connection and its queue.
 pub(crate) struct Writer {
     connection: DatabaseConnection,
@@ -109,7 +90,6 @@ impl Writer {
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut group = Vec::with_capacity(GROUP);
         while queue.recv_many(&mut group, GROUP).await > 0 {
-            gather(&mut queue, &mut group).await;
             let mut commands = Vec::with_capacity(group.len());
             let mut closing = Vec::new();
             for pending in group.drain(..) {
@@ -145,7 +125,7 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        match self.attempt(&mut group).await {
+        match self.attempt(&mut group, false).await {
             Ok(lost) => self.answer(group, &lost),
             // nobody's fault in particular: trying each command would only wait for the database once more
             Err(error @ StoreError::Unavailable(_)) if !error.lost_a_race() => {
@@ -167,7 +147,7 @@ impl Writer {
             if one.is_empty() {
                 return;
             }
-            match self.attempt(&mut one).await {
+            match self.attempt(&mut one, true).await {
                 Ok(lost) => return self.answer(one, &lost),
                 Err(error) if error.lost_a_race() && remaining > 0 => {}
                 Err(error) => return one.into_iter().for_each(|pending| self.fail(pending, error.clone())),
@@ -204,10 +184,10 @@ impl Writer {
     }
 
     /// One transaction; for each command whether its epoch was lost.
-    async fn attempt(&mut self, group: &mut [Pending]) -> Result<Vec<bool>, StoreError> {
+    async fn attempt(&mut self, group: &mut [Pending], alone: bool) -> Result<Vec<bool>, StoreError> {
         let level = group.iter().map(|pending| pending.level).max().unwrap_or(Durability::Power);
         let fences: Vec<Option<Fence>> = group.iter().map(|pending| pending.fence).collect();
-        let tx = self.begin_surely(level).await?;
+        let tx = self.begin_surely(level, alone).await?;
         let done = async {
             let lost = self.lost(&tx.db, &fences).await?;
             steps::run(&tx, group, &lost).await?;
@@ -244,18 +224,18 @@ impl Writer {
 
     /// A connection that died while it was idle shows here, before anything was written: the pool drops it, and the
     /// next one is fresh.
-    async fn begin_surely(&mut self, level: Durability) -> Result<Tx, StoreError> {
+    async fn begin_surely(&mut self, level: Durability, alone: bool) -> Result<Tx, StoreError> {
         let mut tries = if self.connection.get_database_backend() == DbBackend::Postgres { TRIES } else { 1 };
         loop {
             tries -= 1;
-            match self.begin(level).await {
+            match self.begin(level, alone).await {
                 Err(StoreError::Unavailable(_)) if tries > 0 => tokio::time::sleep(PAUSE).await,
                 result => return result,
             }
         }
     }
 
-    async fn begin(&mut self, level: Durability) -> Result<Tx, StoreError> {
+    async fn begin(&mut self, level: Durability, alone: bool) -> Result<Tx, StoreError> {
         let sqlite = self.connection.get_database_backend() == DbBackend::Sqlite;
         if sqlite && level != self.synchronous {
             let mode = if level == Durability::Power { "FULL" } else { "NORMAL" };
@@ -271,7 +251,7 @@ impl Writer {
         if !sqlite && level == Durability::Process {
             db.execute_unprepared("SET LOCAL synchronous_commit = off").await?;
         }
-        Ok(Tx { db, sealer: self.sealer.clone() })
+        Ok(Tx { db, sealer: self.sealer.clone(), alone })
     }
 
     /// The epochs of the group's instances against those of its commands. On Postgres the rows stay locked against

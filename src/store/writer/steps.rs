@@ -5,7 +5,8 @@
 //! (a future may be dropped after its command was sent), and everything around a command that runs by itself.
 
 use super::{OnConflict, Op, Pending, Tx, put};
-use crate::{StoreError, deliveries, events, jobs};
+use crate::append::{self, Appended, EventRow};
+use crate::{StoreError, deliveries, jobs};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -102,15 +103,22 @@ macro_rules! members {
 /// Runs every command of the group that kept its epoch.
 pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result<(), StoreError> {
     let kinds = group.iter().zip(lost).map(|(pending, lost)| (!lost).then(|| kind(&pending.op)));
+    let mut reporting = Vec::new();
     for step in plan(kinds) {
+        match step.kind {
+            Kind::Settle | Kind::Receipt | Kind::Append => reporting.extend_from_slice(&step.members),
+            // what comes after these must be behind what came before them
+            Kind::Spread | Kind::Run => append_events(tx, group, std::mem::take(&mut reporting)).await?,
+            _ => {}
+        }
         match step.kind {
             Kind::Put(..) => put::run(tx, &mut members!(group, step, Put).collect::<Vec<_>>()).await?,
             Kind::Accept => jobs::accept(tx, members!(group, step, Accept).map(Box::as_mut).collect()).await?,
             Kind::Intend => jobs::intend(tx, members!(group, step, Intend).map(Box::as_mut).collect()).await?,
             Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
             Kind::Receipt => jobs::receipts(tx, members!(group, step, Receipt).map(Box::as_mut).collect()).await?,
-            Kind::Append => events::append(tx, members!(group, step, Append).collect()).await?,
-            Kind::Spread => events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
+            Kind::Append => {}
+            Kind::Spread => crate::events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
             Kind::Record => deliveries::record(tx, members!(group, step, Record).map(Box::as_mut).collect()).await?,
             Kind::Device => {
                 for work in members!(group, step, Device) {
@@ -124,7 +132,37 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
             }
         }
     }
+    append_events(tx, group, reporting).await
+}
+
+/// Appends the events of commands that ran, all as one: those of results first, so that a result comes before the
+/// receipts of its message.
+async fn append_events(tx: &Tx, group: &mut [Pending], mut members: Vec<usize>) -> Result<(), StoreError> {
+    members.sort_unstable_by_key(|n| (!matches!(group[*n].op, Op::Settle(_)), *n));
+    let rows: Vec<&EventRow> = members.iter().flat_map(|n| events(&group[*n].op)).collect();
+    let mut placed = append::insert(tx, &rows).await?.into_iter();
+    for n in members {
+        let op = &mut group[n].op;
+        let count = events(op).len();
+        let appended = Appended::of(placed.by_ref().take(count));
+        match op {
+            Op::Settle(settle) => settle.appended(appended),
+            Op::Receipt(receipt) => receipt.answer.set(appended),
+            Op::Append(append) => append.answer.set(appended),
+            _ => {}
+        }
+    }
     Ok(())
+}
+
+/// The events that a command has to append.
+fn events(op: &Op) -> Vec<&EventRow> {
+    match op {
+        Op::Settle(settle) => settle.event().into_iter().collect(),
+        Op::Receipt(receipt) => vec![&receipt.event],
+        Op::Append(append) => append.rows.iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
