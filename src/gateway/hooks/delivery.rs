@@ -14,10 +14,10 @@ use kero_hooks::run::{Chained, Record};
 use kero_hooks::verdict::RESPONSE_BODY;
 use kero_hooks::{Effects, Judgement, Request, Response};
 use kero_store::{Delivery, Hooked, Shaped, StoreError};
-use reqwest::Url;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use url::Url;
 
 /// How long a delivery waits for a plugin that is suspended or cannot be run, before it is looked at again.
 const HELD: Duration = Duration::from_secs(30);
