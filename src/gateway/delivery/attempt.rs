@@ -220,7 +220,7 @@ pub(super) async fn record(gateway: Gateway, delivery: Delivery, tried: Tried) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::prepare::tests::event;
+    use crate::delivery::prepare::tests::raw_event;
     use kero_domain::endpoint::{EventFilter, Narrow, Order};
     use kero_domain::{DeliveryId, EndpointId};
     use kero_store::Endpoint;
@@ -252,7 +252,7 @@ mod tests {
         Delivery {
             id: DeliveryId::new(),
             endpoint: Arc::new(endpoint),
-            event: event(serde_json::json!({})),
+            event: Arc::new(raw_event()),
             attempts,
             uncounted,
             trigger: Trigger::Event,
