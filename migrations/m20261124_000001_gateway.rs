@@ -3,6 +3,7 @@
 use crate::table::{OWNER, each, references};
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::*;
+use sea_orm_migration::sea_orm::DbBackend;
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -14,17 +15,14 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [
-            settings(),
-            instances(),
-            api_keys(),
-            jobs(),
-            idempotency(),
-            events(),
-            endpoints(),
-            deliveries(),
-            attempts(),
-        ] {
+        for table in [settings(), instances(), api_keys(), jobs(), idempotency(), events(), endpoints()] {
+            manager.create_table(table).await?;
+        }
+        for mut table in [deliveries(), attempts()] {
+            // rows that are only ever found by their key lie in its index: SQLite writes one tree instead of two
+            if manager.get_database_backend() == DbBackend::Sqlite {
+                table.extra("WITHOUT ROWID");
+            }
             manager.create_table(table).await?;
         }
         each(manager, INDICES).await

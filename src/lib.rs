@@ -50,8 +50,8 @@
 //!    wants it are one commit.
 //! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
 //!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
-//!    retried for days, then dead. A breaker leaves alone what only fails, and slow endpoints use places of their own, so
-//!    that they hold up nobody else.
+//!    retried for days, then dead. A breaker leaves alone what only fails; slow endpoints use places of their own, and a name
+//!    server that does not answer is the trouble of its own names, so that they hold up nobody else.
 //! 5. `GET /instances/{id}/events?after={seq}` reads the same journal, for those who missed something; the streams
 //!    (`…/events/stream`, `…/ws`) follow it. They are woken by the fan-out and read from the database, so a slow reader
 //!    costs one part of memory and misses nothing.

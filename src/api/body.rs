@@ -1,6 +1,7 @@
 //! JSON bodies: read within the limits, parsed, and refused with the place that is wrong.
 //!
-//! Members that an operation does not know are ignored: clients of the API that Kero replaces send some.
+//! Members that an operation does not know are ignored where clients of the API that Kero replaces may send some, and
+//! refused elsewhere, where somebody would wait for what they should do.
 
 use crate::check;
 use crate::limits::Limits;
@@ -17,6 +18,8 @@ use serde_json::Value;
 pub(crate) trait Body: ParseFromJSON + 'static {
     /// Other names that clients use: `(theirs, ours)`. Ours wins when both are there.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
+    /// Members that it does not know are refused, some with a word of their own; `None`: they are ignored.
+    const STRICT: Option<&'static [(&'static str, &'static str)]> = None;
 }
 
 /// The body, and the JSON that it was read from (ours in names), which idempotency compares.
@@ -120,7 +123,10 @@ fn parse<T: Body>(bytes: &[u8]) -> Result<JsonBody<T>, Fault> {
         }
     }
     // first, because the parser of texts takes numbers and booleans, too
-    let errors = check::explain::<T>(&json);
+    let mut errors = check::explain::<T>(&json);
+    if let Some(said) = T::STRICT {
+        errors.extend(check::unknown::<T>(&json, said));
+    }
     if errors.is_empty()
         && let Ok(value) = T::parse_from_json(Some(json.clone()))
     {

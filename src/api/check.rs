@@ -17,6 +17,20 @@ pub(crate) fn explain<T: Type + 'static>(value: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The members of `value` that `T` does not have; `said` has words for some of them.
+pub(crate) fn unknown<T: Type + 'static>(value: &Value, said: &[(&str, &str)]) -> Vec<FieldError> {
+    let registry = registry::<T>();
+    let (Value::Object(members), Some(schema)) = (value, registry.schemas.get(T::name().as_ref())) else {
+        return Vec::new();
+    };
+    let known = |name: &str| schema.properties.iter().any(|(known, _)| *known == name);
+    let refused = members.keys().filter(|name| !known(name)).map(|name| {
+        let detail = said.iter().find(|(member, _)| member == name).map_or("is not known here", |(_, detail)| detail);
+        FieldError { pointer: format!("/{}", escape(name)), detail: detail.to_owned() }
+    });
+    refused.collect()
+}
+
 /// The schemas that `T` is made of, gathered once.
 fn registry<T: Type + 'static>() -> Arc<Registry> {
     static KNOWN: LazyLock<Mutex<HashMap<TypeId, Arc<Registry>>>> = LazyLock::new(Mutex::default);

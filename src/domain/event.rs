@@ -76,12 +76,12 @@ impl NewEvent {
 
 /// The envelope as it is sent: the seed's four members, then ours.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Envelope {
+pub struct Envelope<D = serde_json::Value> {
     pub event: EventKind,
     pub instance_id: String,
     /// Unix seconds.
     pub timestamp: i64,
-    pub data: serde_json::Value,
+    pub data: D,
     pub id: EventId,
     /// Per instance, dense.
     pub seq: i64,

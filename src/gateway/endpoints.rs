@@ -1,6 +1,6 @@
 //! Endpoints: URLs that receive the events of an instance, or (global ones) of every instance.
 
-use crate::delivery::{Sampled, guard, sample, sign};
+use crate::delivery::{LONGEST_TIMEOUT, Sampled, guard, sample, sign};
 use crate::{Gateway, errors::fault};
 use kero_domain::endpoint::{ChatType, Direction, EventFilter, Narrow, Order};
 use kero_domain::{Address, EndpointId, EventKind, Fault, FaultCode, InstanceId, Timestamp};
@@ -99,7 +99,7 @@ fn invalid(pointer: &str, why: impl std::fmt::Display) -> Fault {
 pub(crate) fn check_url(gateway: &Gateway, text: &str) -> Result<(), Fault> {
     let config = &gateway.config().delivery;
     let url = guard::check_url(text, &config.allow_networks).map_err(|why| invalid("/url", why))?;
-    let own = config.public_url.as_deref().and_then(|own| reqwest::Url::parse(own).ok());
+    let own = config.public_url.as_deref().and_then(|own| url::Url::parse(own).ok());
     if own.is_some_and(|own| own.host() == url.host() && own.port_or_known_default() == url.port_or_known_default()) {
         return Err(invalid("/url", "leads to this gateway"));
     }
@@ -147,7 +147,7 @@ fn change(gateway: &Gateway, settings: EndpointSettings, old: Option<&Endpoint>)
     if settings.rate_limit.flatten().is_some_and(|limit| !(1..=1000).contains(&limit)) {
         return Err(invalid("/rate_limit", "must lie between 1 and 1000"));
     }
-    let seconds = Duration::from_secs(1)..=guard::LONGEST_TIMEOUT;
+    let seconds = Duration::from_secs(1)..=LONGEST_TIMEOUT;
     if settings.timeout.flatten().is_some_and(|timeout| !seconds.contains(&timeout)) {
         return Err(invalid("/timeout_seconds", "must lie between 1 and 30"));
     }

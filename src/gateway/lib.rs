@@ -102,7 +102,7 @@ pub enum StartError {
     #[error("{0}")]
     Link(#[from] kero_whatsapp::LinkError),
     #[error("the HTTP client for deliveries could not be built")]
-    Http(#[source] reqwest::Error),
+    Http(#[source] rustls::Error),
     #[error("the Redis URL is not valid: {0}")]
     Redis(String),
 }
@@ -139,7 +139,8 @@ impl Gateway {
         kero_whatsapp::check_url(config.link.url.as_deref())?;
         let (fanout, fanout_inbox) = events::channel();
         let (delivery, delivery_inbox) = delivery::channel(&config.delivery).map_err(StartError::Http)?;
-        let http = delivery::guard::client(&config.delivery).map_err(StartError::Http)?;
+        // connections of its own, apart from the deliveries'
+        let http = delivery::client::Client::new(&config.delivery).map_err(StartError::Http)?;
         let hooks = hooks::Hooks::new(config.hooks.clone(), http, store.derived_key("compiled hooks"));
         let queue = queue::build(&config).map_err(StartError::Redis)?;
         let gateway = Self {

@@ -11,16 +11,18 @@ use crate::{Job, Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, EventId, EventKind, InstanceId, Timestamp};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Select, Value};
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 const DROPPED: i16 = 2;
 const DEAD: i16 = 3;
 
-/// An event in the journal.
+/// An event in the journal, its data read or (see [`RawEvent`]) as it is stored.
 #[derive(Debug, Clone)]
-pub struct Event {
+pub struct Event<D = Json> {
     /// Increasing; the order within an instance before it is fanned out.
     pub row: i64,
     pub id: EventId,
@@ -33,12 +35,38 @@ pub struct Event {
     pub seq: Option<i64>,
     pub at: Timestamp,
     pub message_id: Option<String>,
-    pub data: Json,
+    pub data: D,
     pub request_id: Option<String>,
     /// `None` where no hook was called.
     pub verdict: Option<Verdict>,
     /// `plugin/kind` of hooks that failed and were passed by.
     pub hook_errors: Option<String>,
+}
+
+/// An event whose data goes out as it is stored, without being read in between.
+pub type RawEvent = Event<Box<RawValue>>;
+
+impl RawEvent {
+    /// With its data read.
+    pub fn read(&self) -> Result<Event, StoreError> {
+        let data = serde_json::from_str(self.data.get()).map_err(|_| StoreError::Corrupt("event's data"))?;
+        let head = self.clone();
+        Ok(Event {
+            row: head.row,
+            id: head.id,
+            instance_pk: head.instance_pk,
+            instance_id: head.instance_id,
+            kind: head.kind,
+            order_key: head.order_key,
+            seq: head.seq,
+            at: head.at,
+            message_id: head.message_id,
+            data,
+            request_id: head.request_id,
+            verdict: head.verdict,
+            hook_errors: head.hook_errors,
+        })
+    }
 }
 
 /// What the transform hooks said of an event.
@@ -182,24 +210,33 @@ impl Store {
         for row in rows {
             // an event whose instance is gone is going, too
             let Some(instance_id) = self.id_of(row.instance_pk).await? else { continue };
-            let data = self.sealer().open("event's data", &data_place(row.instance_pk, row.id), &row.data)?;
-            events.push(Event {
-                row: row.pk,
-                id: EventId(row.id),
-                instance_pk: row.instance_pk,
-                instance_id,
-                kind: word("event kind", &row.kind)?,
-                order_key: row.order_key,
-                seq: row.seq,
-                at: Timestamp(row.occurred_at),
-                message_id: row.message_id,
-                data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
-                request_id: row.request_id,
-                verdict: row.verdict.as_deref().map(Verdict::of).transpose()?,
-                hook_errors: row.hook_errors,
-            });
+            events.push(self.open_event(row, instance_id)?);
         }
         Ok(events)
+    }
+
+    /// An event from its row, its data read as far as `D` says.
+    pub(crate) fn open_event<D: DeserializeOwned>(
+        &self,
+        row: Model,
+        instance_id: InstanceId,
+    ) -> Result<Event<D>, StoreError> {
+        let data = self.sealer().open("event's data", &data_place(row.instance_pk, row.id), &row.data)?;
+        Ok(Event {
+            row: row.pk,
+            id: EventId(row.id),
+            instance_pk: row.instance_pk,
+            instance_id,
+            kind: word("event kind", &row.kind)?,
+            order_key: row.order_key,
+            seq: row.seq,
+            at: Timestamp(row.occurred_at),
+            message_id: row.message_id,
+            data: serde_json::from_slice(&data).map_err(|_| StoreError::Corrupt("event's data"))?,
+            request_id: row.request_id,
+            verdict: row.verdict.as_deref().map(Verdict::of).transpose()?,
+            hook_errors: row.hook_errors,
+        })
     }
 }
 

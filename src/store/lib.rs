@@ -41,7 +41,7 @@ pub use deliveries::{
 };
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
-pub use events::{Event, FanOut, FannedOut, NewDelivery, Verdict};
+pub use events::{Event, FanOut, FannedOut, NewDelivery, RawEvent, Verdict};
 pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
 pub use instances::Instance;
 pub use jobs::{

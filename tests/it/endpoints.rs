@@ -44,6 +44,47 @@ fn verify(secret: &str, received: &crate::support::Received) -> Result<(), stand
     standardwebhooks::Webhook::new(secret).unwrap().verify(&received.body, &headers)
 }
 
+/// What would be taken for a change, and change nothing, is refused and named.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_an_endpoint_does_not_take_are_refused() {
+    let simulator = simulator().await;
+    let kero = Kero::start(&simulator).await;
+    let sink = Sink::start().await;
+    kero.create("a").await;
+    let (path, made) = endpoint(&kero, "a", json!({ "url": sink.url, "secret": "0123456789abcdef0123456789" })).await;
+    let refused = |answer: crate::support::Answer, member: &str, why: &str| {
+        let problem = answer.problem(400, "validation-failed");
+        let errors = problem["errors"].as_array().unwrap();
+        assert_eq!((errors.len(), &errors[0]["pointer"]), (1, &json!(format!("/{member}"))), "{problem}");
+        assert!(errors[0]["detail"].as_str().unwrap().contains(why), "{problem}");
+        assert!(!problem.to_string().contains("another"), "{problem}");
+    };
+    for (member, value, why) in [
+        ("secret", json!("another secret of 24 bytes"), "rotate-secret"),
+        ("id", made["id"].clone(), "cannot be changed"),
+        ("instance_id", json!("b"), "cannot be changed"),
+        ("created_at", made["created_at"].clone(), "cannot be changed"),
+        ("public_key", json!("another"), "not known"),
+        ("evnets", json!(["*"]), "not known"),
+    ] {
+        // nothing else of the body is done either
+        let body = json!({ "enabled": false, member: value });
+        refused(patch(&kero, &path, body).await, member, why);
+    }
+    assert_eq!(kero.get(&path).await.expect(200)["data"]["enabled"], true);
+    for (path, body) in [
+        ("/instances/a/endpoints".to_owned(), json!({ "url": sink.url, "evnets": [] })),
+        ("/endpoints".to_owned(), json!({ "url": sink.url, "evnets": [] })),
+        (format!("{path}/rotate-secret"), json!({ "evnets": 1 })),
+        (format!("{path}/replay"), json!({ "evnets": ["message"] })),
+    ] {
+        refused(kero.post(&path, body).await, "evnets", "not known");
+    }
+    assert_eq!(kero.get("/instances/a/endpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);
+    // Kero-Kero's clients may send more than there is
+    kero.post("/instances/a/webhook", json!({ "url": sink.url, "evnets": 1 })).await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_endpoint_gets_what_it_wants_as_it_wants_it() {
     let simulator = simulator().await;

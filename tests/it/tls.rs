@@ -168,3 +168,40 @@ async fn an_endpoint_may_speak_http_2() {
     // those that began before it was known what the endpoint speaks may have connections of their own
     assert!(server.counts.most.load(Ordering::SeqCst) <= 3);
 }
+
+/// A stream that was refused was not begun: it is sent again, within the same try. One that is reset for another reason
+/// may have done its work.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_http_2_says_was_not_begun_is_sent_again() {
+    let simulator = simulator().await;
+    let authority = Authority::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &authority.pem).unwrap();
+    let trusting = Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap());
+    let kero = Kero::start_with(&simulator, trusting).await;
+    kero.create("a").await;
+    for (reason, delivered) in [(h2::Reason::REFUSED_STREAM, true), (h2::Reason::INTERNAL_ERROR, false)] {
+        let (chain, key) = authority.certificate("localhost", false, true);
+        let mut config = builder().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let server = Hostile::start(move |stream, counts| {
+            let acceptor = acceptor.clone();
+            Box::pin(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if counts.requests.fetch_add(1, Ordering::SeqCst) == 0 {
+                        respond.send_reset(reason);
+                    } else {
+                        respond.send_response(hyper::Response::new(()), true).unwrap();
+                    }
+                }
+            })
+        })
+        .await;
+        let result = test(&kero, &server.url.replace("http://127.0.0.1", "https://localhost")).await;
+        assert_eq!(result["delivered"], delivered, "{reason:?}: {result}");
+        assert_eq!(server.counts.requests.load(Ordering::SeqCst), 1 + usize::from(delivered), "{reason:?}");
+    }
+}

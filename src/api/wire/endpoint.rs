@@ -107,7 +107,7 @@ impl Endpoint {
 
 /// Declares a body with the settings of an endpoint.
 macro_rules! settings {
-    ($(#[$doc:meta])* $name:ident { $($first:tt)* }) => {
+    ($(#[$doc:meta])* $name:ident, $said:expr, { $($first:tt)* }) => {
         $(#[$doc])*
         #[derive(Object)]
         pub(crate) struct $name {
@@ -174,13 +174,23 @@ macro_rules! settings {
             }
         }
 
-        impl Body for $name {}
+        impl Body for $name {
+            const STRICT: Option<&'static [(&'static str, &'static str)]> = Some($said);
+        }
     };
 }
 
+/// What a change does not change.
+const FIXED: &[(&str, &str)] = &[
+    ("secret", "is not changed here; see POST …/rotate-secret"),
+    ("id", "cannot be changed"),
+    ("instance_id", "cannot be changed"),
+    ("created_at", "cannot be changed"),
+];
+
 settings! {
-    /// The endpoint to make.
-    CreateEndpoint {
+    /// The endpoint to make. Members that are not listed are refused.
+    CreateEndpoint, &[], {
         /// An `http` or `https` URL. Private networks are refused.
         pub url: HttpUrl,
         /// `whsec_` and base64 of 24 to 64 bytes, or a text of as many. Absent: one is made, and shown this once.
@@ -190,8 +200,8 @@ settings! {
 }
 
 settings! {
-    /// What changes about an endpoint. What is absent stays as it is.
-    UpdateEndpoint {
+    /// What changes about an endpoint. What is absent stays as it is; members that are not listed are refused.
+    UpdateEndpoint, FIXED, {
         /// An `http` or `https` URL. What waits goes there, too.
         pub url: Option<HttpUrl>,
     }
@@ -243,7 +253,9 @@ fn a_day() -> u64 {
     86_400
 }
 
-impl Body for RotateSecret {}
+impl Body for RotateSecret {
+    const STRICT: Option<&'static [(&'static str, &'static str)]> = Some(&[]);
+}
 
 /// Which deliveries to an endpoint shall go out once more.
 #[derive(Object)]
@@ -256,7 +268,9 @@ pub(crate) struct ReplayEndpoint {
     pub events: Option<Vec<EventKind>>,
 }
 
-impl Body for ReplayEndpoint {}
+impl Body for ReplayEndpoint {
+    const STRICT: Option<&'static [(&'static str, &'static str)]> = Some(&[]);
+}
 
 /// What goes out once more.
 #[derive(Object)]

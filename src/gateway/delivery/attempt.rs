@@ -1,7 +1,7 @@
 //! One try of a delivery: prepare → exchange → classify → schedule → record. Each step is a function of its own.
 
 use super::classify::{self, Verdict};
-use super::exchange::{self, Answer, Failure, Subject};
+use super::exchange::{self, Answer, Failure, Subject, Target};
 use super::prepare::{self, Prepared};
 use super::timing::Timings;
 use crate::hooks::{self, Shaping};
@@ -63,6 +63,7 @@ pub(super) fn dead(delivery: &Delivery, why: String) -> Tried {
 pub(super) async fn run(
     gateway: &Gateway,
     delivery: &Delivery,
+    target: &Target<'_>,
     prepared: Prepared,
     shaped: bool,
     probe: bool,
@@ -71,7 +72,7 @@ pub(super) async fn run(
     let at = Timestamp::now();
     let subject = Subject { event: delivery.event.id, request_id: delivery.event.request_id.as_deref() };
     crash::point("before_post");
-    let outcome = exchange::exchange(handle, &delivery.endpoint, &prepared, subject, at).await;
+    let outcome = exchange::exchange(handle, target, &prepared, subject, at).await;
     crash::point("after_post");
     let mut verdict = classify::classify(&outcome, Timestamp::now());
     let mut judged = None;
@@ -219,7 +220,7 @@ pub(super) async fn record(gateway: Gateway, delivery: Delivery, tried: Tried) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::prepare::tests::event;
+    use crate::delivery::prepare::tests::raw_event;
     use kero_domain::endpoint::{EventFilter, Narrow, Order};
     use kero_domain::{DeliveryId, EndpointId};
     use kero_store::Endpoint;
@@ -251,7 +252,7 @@ mod tests {
         Delivery {
             id: DeliveryId::new(),
             endpoint: Arc::new(endpoint),
-            event: event(serde_json::json!({})),
+            event: Arc::new(raw_event()),
             attempts,
             uncounted,
             trigger: Trigger::Event,

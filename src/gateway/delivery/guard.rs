@@ -1,26 +1,12 @@
-//! The guard against requests into private networks (SSRF). It stands at the resolver, and the address that it let
-//! through is the one that is dialled: a name that answers differently the second time is judged the second time.
-//! Literal addresses never reach a resolver and are judged with the URL. The client follows no redirect and takes no
-//! system proxy, which would connect elsewhere.
+//! The guard against requests into private networks (SSRF): which addresses and URLs may be reached. Pure.
+//!
+//! It is asked at the resolver, for every address of a name, and at the connector, for literal addresses, which never
+//! reach a resolver; and before either for what a URL says by itself.
 
-use super::{DeliveryConfig, timing};
 use ipnet::IpNet;
-use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::Url;
 
-/// How long a name's look-up may take.
-const DNS_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A backstop: every exchange has a deadline of its own, at most this.
-pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Names that are looked up at once. The system's resolver blocks a thread, for longer than we wait for it.
-const RESOLVING: usize = 64;
 /// Ports where no web server listens, but something that a request could be taken for (the Fetch standard's list in
 /// short, and databases).
 const OTHER_PROTOCOLS: &[u16] = &[
@@ -48,10 +34,6 @@ pub enum UrlError {
     #[error("must not point into a private, loopback or reserved network (see delivery.allow_networks)")]
     Private,
 }
-
-/// What is said of a name that has closed addresses.
-const CLOSED: &str = "the name leads into a private, loopback or reserved network (see delivery.allow_networks and \
-                      delivery.allow_hosts)";
 
 /// Whether the address is one of the public internet, in every spelling (mapped, 6to4, NAT64, Teredo).
 pub fn is_public(address: IpAddr) -> bool {
@@ -104,7 +86,7 @@ pub fn is_allowed(address: IpAddr, networks: &[IpNet]) -> bool {
 }
 
 /// An IPv4 network also has the mapped spelling of its addresses.
-fn in_networks(address: IpAddr, networks: &[IpNet]) -> bool {
+pub(super) fn in_networks(address: IpAddr, networks: &[IpNet]) -> bool {
     let plain = match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         IpAddr::V4(_) => address,
@@ -121,7 +103,7 @@ fn is_metadata(address: IpAddr) -> bool {
 }
 
 /// In a network that people run machines of their own in: what an allowed host may have beside public addresses.
-fn is_internal(address: IpAddr) -> bool {
+pub(super) fn is_internal(address: IpAddr) -> bool {
     if is_metadata(address) {
         return false;
     }
@@ -138,7 +120,7 @@ fn is_internal(address: IpAddr) -> bool {
 }
 
 /// Whether a host is on the list, which names hosts (`n8n`) and everything below some (`*.internal`).
-fn is_listed(host: &str, hosts: &[String]) -> bool {
+pub(super) fn is_listed(host: &str, hosts: &[String]) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     hosts.iter().any(|listed| {
         let listed = listed.to_ascii_lowercase();
@@ -147,6 +129,18 @@ fn is_listed(host: &str, hosts: &[String]) -> bool {
             None => host == listed,
         }
     })
+}
+
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Whether a host that is an address may be reached; names are judged when they are resolved.
+pub(super) fn check_host(host: &str, networks: &[IpNet]) -> Result<(), UrlError> {
+    match literal(host) {
+        Some(address) if !is_allowed(address, networks) => Err(UrlError::Private),
+        _ => Ok(()),
+    }
 }
 
 /// What can be said of a URL without resolving its name.
@@ -166,14 +160,11 @@ pub fn check_url(text: &str, networks: &[IpNet]) -> Result<Url, UrlError> {
         return Err(UrlError::Port);
     }
     // the parser has turned 0x7f.1, 2130706433 and full-width digits into dotted form already
-    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    if let Ok(address) = literal
-        && !is_allowed(address, networks)
-    {
-        return Err(UrlError::Private);
-    }
+    check_host(host, networks)?;
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    if literal.is_err() && (name.len() > 253 || name.split('.').any(|label| label.is_empty() || label.len() > 63)) {
+    if literal(host).is_none()
+        && (name.len() > 253 || name.split('.').any(|label| label.is_empty() || label.len() > 63))
+    {
         return Err(UrlError::Host);
     }
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -181,101 +172,6 @@ pub fn check_url(text: &str, networks: &[IpNet]) -> Result<Url, UrlError> {
         return Err(UrlError::Private);
     }
     Ok(url)
-}
-
-type Found = Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
-
-/// Asks for a name's addresses.
-trait Lookup: Send + Sync + 'static {
-    fn lookup(&self, name: String) -> Found;
-}
-
-/// The system's resolver.
-struct System {
-    places: Arc<Semaphore>,
-}
-
-impl Lookup for System {
-    fn lookup(&self, name: String) -> Found {
-        let places = self.places.clone();
-        Box::pin(async move {
-            let place = places.acquire_owned().await.map_err(std::io::Error::other)?;
-            // a task of its own: the place is taken until the system answers, also when nobody waits any longer
-            let asked = tokio::spawn(async move {
-                let _place = place;
-                let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-                Ok(found.map(|address| address.ip()).collect())
-            });
-            asked.await.map_err(std::io::Error::other)?
-        })
-    }
-}
-
-struct Guarded<L> {
-    lookup: Arc<L>,
-    networks: Arc<[IpNet]>,
-    hosts: Arc<[String]>,
-}
-
-impl<L: Lookup> Guarded<L> {
-    fn new(lookup: L, config: &DeliveryConfig) -> Self {
-        Self {
-            lookup: Arc::new(lookup),
-            networks: config.allow_networks.clone().into(),
-            hosts: config.allow_hosts.clone().into(),
-        }
-    }
-}
-
-impl<L: Lookup> Resolve for Guarded<L> {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (lookup, networks) = (self.lookup.clone(), self.networks.clone());
-        let listed = is_listed(name.as_str(), &self.hosts);
-        Box::pin(async move {
-            let started = tokio::time::Instant::now();
-            let found = tokio::time::timeout(DNS_TIMEOUT, lookup.lookup(name.as_str().to_owned())).await;
-            timing::resolved(started.elapsed());
-            let found = found.map_err(|_| std::io::Error::other("the name could not be resolved in time"))??;
-            let opened = |address: &IpAddr| in_networks(*address, &networks) || (listed && is_internal(*address));
-            let closed = |address: &IpAddr| !is_public(*address) && !opened(address);
-            // one closed address among public ones is how such names are made: nothing of it is used. Addresses that
-            // were opened on purpose are, also where the name has others (localhost is often 127.0.0.1 and ::1).
-            let mixed = found.iter().any(closed);
-            let usable = found.into_iter().filter(|address| opened(address) || !mixed);
-            let addresses: Vec<SocketAddr> = usable.map(|address| SocketAddr::new(address, 0)).collect();
-            if mixed && addresses.is_empty() {
-                metrics::counter!("kero_delivery_blocked_total", "reason" => "resolved").increment(1);
-                return Err(CLOSED.into());
-            }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// The one HTTP client that may talk to other people's hosts. Of an answer's headers it holds up to 408 KiB, and up to 100
-/// of them, until they are complete or the exchange's time is over; the library has no setting for less. With HTTP/2 it is
-/// 16 KiB.
-///
-/// It sends a request once: a connection that ends with a request on it fails the exchange, whether or not the receiver
-/// did its work. Only what was not begun is sent again by the library itself: on a connection that was closed before
-/// anything was written, and where HTTP/2 says that a stream was refused.
-pub(crate) fn client(config: &DeliveryConfig) -> Result<reqwest::Client, reqwest::Error> {
-    client_over(System { places: Arc::new(Semaphore::new(RESOLVING)) }, config)
-}
-
-fn client_over(lookup: impl Lookup, config: &DeliveryConfig) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .dns_resolver(Arc::new(Guarded::new(lookup, config)))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .referer(false)
-        .timeout(config.timeout.max(LONGEST_TIMEOUT))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connector_layer(timing::Timed)
-        .tcp_nodelay(true)
-        .pool_idle_timeout(Duration::from_secs(60))
-        .user_agent(concat!("Kero/", env!("CARGO_PKG_VERSION")))
-        .build()
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 mod attempt;
 pub mod breaker;
 pub(crate) mod classify;
+pub(crate) mod client;
 mod dispatch;
 pub(crate) mod exchange;
 mod gate;
 pub mod guard;
 mod places;
 pub(crate) mod prepare;
+mod resolve;
 pub(crate) mod sample;
 mod sample_data;
 pub mod sign;
@@ -23,12 +25,16 @@ pub use breaker::BreakerConfig;
 pub use sample::Sampled;
 
 use crate::Gateway;
+use client::Client;
 use ipnet::IpNet;
 use kero_domain::EndpointId;
 use kero_store::Delivery;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// The longest an endpoint may set for an exchange.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct DeliveryConfig {
@@ -93,7 +99,7 @@ enum Input {
 #[derive(Clone)]
 pub(crate) struct DeliveryHandle {
     inbox: mpsc::UnboundedSender<Input>,
-    http: reqwest::Client,
+    http: Client,
     config: Arc<DeliveryConfig>,
 }
 
@@ -129,9 +135,9 @@ impl DeliveryHandle {
     }
 }
 
-pub(crate) fn channel(config: &DeliveryConfig) -> Result<(DeliveryHandle, Inbox), reqwest::Error> {
+pub(crate) fn channel(config: &DeliveryConfig) -> Result<(DeliveryHandle, Inbox), rustls::Error> {
     let (inbox, outbox) = mpsc::unbounded_channel();
-    let http = guard::client(config)?;
+    let http = Client::new(config)?;
     Ok((DeliveryHandle { inbox, http, config: Arc::new(config.clone()) }, Inbox(outbox)))
 }
 

@@ -59,13 +59,18 @@ pub(crate) fn prepare(
 }
 
 /// The envelope of an event as a POST.
-pub(crate) fn plain(config: &DeliveryConfig, event: &Event, raw: Option<Value>) -> Prepared {
-    let mut data = event.data.clone();
+pub(crate) fn plain<D: Serialize>(config: &DeliveryConfig, event: &Event<D>, raw: Option<Value>) -> Prepared {
     let query = if raw.is_some() { "?include=raw" } else { "" };
-    if let (Value::Object(members), Some(raw)) = (&mut data, raw) {
-        members.insert("raw".to_owned(), raw);
-    }
-    let mut body = envelope(event, data);
+    let mut body = match raw {
+        None => envelope(event, &event.data),
+        Some(raw) => {
+            let mut data = serde_json::to_value(&event.data).unwrap_or_default();
+            if let Value::Object(members) = &mut data {
+                members.insert("raw".to_owned(), raw);
+            }
+            envelope(event, data)
+        }
+    };
     if body.len() > config.max_payload {
         body = envelope(event, thin(config, event, query, body.len()));
     }
@@ -76,7 +81,7 @@ pub(crate) fn plain(config: &DeliveryConfig, event: &Event, raw: Option<Value>) 
     Prepared { method: Method::POST, url: None, headers, body: body.into() }
 }
 
-fn envelope(event: &Event, data: Value) -> Vec<u8> {
+fn envelope<D>(event: &Event<D>, data: impl Serialize) -> Vec<u8> {
     let envelope = Envelope {
         event: event.kind,
         instance_id: event.instance_id.to_string(),
@@ -90,7 +95,7 @@ fn envelope(event: &Event, data: Value) -> Vec<u8> {
 }
 
 /// What stands in the place of data that is too large: where to fetch the whole event.
-fn thin(config: &DeliveryConfig, event: &Event, query: &str, size: usize) -> Value {
+fn thin<D>(config: &DeliveryConfig, event: &Event<D>, query: &str, size: usize) -> Value {
     let base = config.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
     serde_json::json!({
         "truncated": true,
@@ -104,6 +109,7 @@ fn thin(config: &DeliveryConfig, event: &Event, query: &str, size: usize) -> Val
 pub(super) mod tests {
     use super::*;
     use kero_domain::{EventId, EventKind, Timestamp};
+    use kero_store::RawEvent;
 
     pub(crate) fn event(data: Value) -> Event {
         Event {
@@ -120,6 +126,27 @@ pub(super) mod tests {
             request_id: None,
             verdict: None,
             hook_errors: None,
+        }
+    }
+
+    pub(crate) fn raw_event() -> RawEvent {
+        let Event { row, id, instance_pk, instance_id, kind, order_key, seq, at, message_id, .. } = event(Value::Null);
+        let data = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        let (request_id, verdict, hook_errors) = (None, None, None);
+        Event {
+            row,
+            id,
+            instance_pk,
+            instance_id,
+            kind,
+            order_key,
+            seq,
+            at,
+            message_id,
+            data,
+            request_id,
+            verdict,
+            hook_errors,
         }
     }
 

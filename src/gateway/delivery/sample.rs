@@ -2,7 +2,7 @@
 
 use super::attempt::millis;
 use super::classify;
-use super::exchange::{self, Subject};
+use super::exchange::{self, Subject, Target};
 use super::{prepare, sample_data};
 use crate::Gateway;
 use kero_domain::{EventId, EventKind, InstanceId, Timestamp};
@@ -50,7 +50,7 @@ pub(crate) async fn send(gateway: &Gateway, endpoint: &Endpoint, id: InstanceId,
     };
     let prepared = prepare::plain(&handle.config, &event, raw(endpoint, kind));
     let subject = Subject { event: event.id, request_id: None };
-    let outcome = exchange::exchange(handle, endpoint, &prepared, subject, at).await;
+    let outcome = exchange::exchange(handle, &Target::new(&handle.config, endpoint), &prepared, subject, at).await;
     let (answer, error) = match outcome {
         Ok(answer) => {
             let remark = classify::remark(&answer).map(str::to_owned);

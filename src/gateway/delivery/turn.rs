@@ -5,6 +5,7 @@
 
 use super::attempt::{self, Ready};
 use super::breaker::Pass;
+use super::exchange::Target;
 use super::gate::{Gate, Health};
 use crate::{Gateway, hooks};
 use futures_util::StreamExt;
@@ -55,6 +56,8 @@ impl Shared {
 }
 
 pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) -> TurnEnd {
+    let Some(endpoint) = run.first().map(|first| Arc::clone(&first.endpoint)) else { return TurnEnd::Done };
+    let target = Target::new(&gateway.inner.delivery.config, &endpoint);
     let mut records = FuturesUnordered::new();
     let mut end = TurnEnd::Done;
     let mut raw = match raw_messages(gateway, &run).await {
@@ -108,7 +111,7 @@ pub(super) async fn run(gateway: &Gateway, run: Vec<Delivery>, shared: &Shared) 
             }
         };
         shared.since.store(now.0, Ordering::Relaxed);
-        let tried = attempt::run(gateway, &delivery, prepared, shaped, probe).await;
+        let tried = attempt::run(gateway, &delivery, &target, prepared, shaped, probe).await;
         shared.since.store(0, Ordering::Relaxed);
         shared.took.store(i64::try_from(tried.took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let now = Timestamp::now();

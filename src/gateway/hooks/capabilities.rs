@@ -1,8 +1,11 @@
 //! What hooks reach, once their grant allows it: their stored values, hosts on the internet, a share of the sends.
 
 use crate::Gateway;
+use crate::delivery::client::{Client, ClientError};
 use crate::delivery::guard;
 use async_trait::async_trait;
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use kero_domain::{Address, InstanceId, Timestamp};
 use kero_hooks::capabilities::{HttpAnswer, HttpCall, HttpFailure, HttpFetch, KvRead, Scope, SendQuota};
 use kero_hooks::fixture::sendable;
@@ -44,51 +47,38 @@ impl HttpFetch for Reach {
     async fn fetch(&self, _: &Scope, call: HttpCall) -> Result<HttpAnswer, HttpFailure> {
         let networks = &self.gateway.config().delivery.allow_networks;
         guard::check_url(call.url.as_str(), networks).map_err(|why| HttpFailure::Denied(format!("the URL {why}")))?;
-        let method = reqwest::Method::from_bytes(call.method.as_bytes())
-            .map_err(|_| HttpFailure::Failed("the method is none".to_owned()))?;
-        let mut request = self.gateway.inner.hooks.http.request(method, call.url).timeout(call.timeout).body(call.body);
-        for (name, value) in call.headers {
-            request = request.header(name, value);
-        }
-        let mut response = request.send().await.map_err(failure)?;
-        let headers = response.headers().iter();
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-        let status = response.status().as_u16();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            if body.len() + chunk.len() > call.response_limit {
-                return Err(HttpFailure::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(HttpAnswer { status, headers, body })
+        let limit = call.timeout;
+        tokio::time::timeout(limit, fetch(&self.gateway.inner.hooks.http, call))
+            .await
+            .unwrap_or(Err(HttpFailure::Timeout))
     }
 }
 
-/// In words that name no secret: reqwest's own text has the URL with its query.
-fn failure(error: reqwest::Error) -> HttpFailure {
-    if error.is_timeout() {
-        return HttpFailure::Timeout;
+async fn fetch(http: &Client, call: HttpCall) -> Result<HttpAnswer, HttpFailure> {
+    let mut request = Request::builder().method(call.method.as_str()).uri(call.url.as_str());
+    for (name, value) in call.headers {
+        request = request.header(name, value);
     }
-    let mut source: &dyn std::error::Error = &error;
-    loop {
-        if let Some(why) = source.downcast_ref::<guard::UrlError>() {
-            return HttpFailure::Denied(format!("the URL {why}"));
+    let request = request.body(Full::from(call.body));
+    let request = request.map_err(|_| HttpFailure::Failed("the request is not valid".to_owned()))?;
+    let response = http.send(request).await.map_err(|error| match error {
+        ClientError::Closed(_) => HttpFailure::Denied(error.to_string()),
+        ClientError::Late => HttpFailure::Timeout,
+        ClientError::Connection(_) | ClientError::Exchange(_) => HttpFailure::Failed(error.to_string()),
+    })?;
+    let (answer, mut parts) = response.into_parts();
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = answer.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    let mut body = Vec::new();
+    while let Some(part) = parts.frame().await {
+        let part = part.map_err(|error| HttpFailure::Failed(format!("the exchange failed: {error}")))?;
+        let part = part.into_data().unwrap_or_default();
+        if body.len() + part.len() > call.response_limit {
+            return Err(HttpFailure::TooLarge);
         }
-        match source.source() {
-            Some(inner) => source = inner,
-            None => break,
-        }
+        body.extend_from_slice(&part);
     }
-    let what = if error.is_builder() {
-        "the request is not valid"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the exchange failed"
-    };
-    HttpFailure::Failed(format!("{what}: {source}"))
+    Ok(HttpAnswer { status: answer.status.as_u16(), headers, body })
 }
 
 #[async_trait]

@@ -14,10 +14,10 @@ use kero_hooks::run::{Chained, Record};
 use kero_hooks::verdict::RESPONSE_BODY;
 use kero_hooks::{Effects, Judgement, Request, Response};
 use kero_store::{Delivery, Hooked, Shaped, StoreError};
-use reqwest::Url;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use url::Url;
 
 /// How long a delivery waits for a plugin that is suspended or cannot be run, before it is looked at again.
 const HELD: Duration = Duration::from_secs(30);
@@ -93,6 +93,9 @@ pub(crate) enum Shaping {
 
 /// Shapes the request of a delivery that has none yet; `None` when no hook is concerned.
 pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepared) -> Option<Shaping> {
+    if !gateway.inner.hooks.any() {
+        return None;
+    }
     let table = gateway.inner.hooks.table();
     let event = &delivery.event;
     let endpoint = delivery.endpoint.id.to_string();
@@ -103,7 +106,10 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
         // it is going: its deliveries go with it
         return Some(Shaping::Wait { until: Timestamp::now().after(HELD) });
     }
-    let seen = fanout::shown(event, None);
+    let seen = match event.read() {
+        Ok(event) => fanout::shown(&event, None),
+        Err(error) => return Some(Shaping::Dead { why: error.to_string() }),
+    };
     let (hooks, passed_by) = match table.for_delivery(&seen, &endpoint) {
         Chain::Run { hooks, passed_by } => (hooks, passed_by),
         Chain::Held { by, reason } => {
@@ -155,13 +161,16 @@ pub(crate) async fn judge(
     answer: &Answer,
     usual: Verdict,
 ) -> Option<(Verdict, Hooked)> {
+    if !gateway.inner.hooks.any() {
+        return None;
+    }
     let table = gateway.inner.hooks.table();
     let event = &delivery.event;
     let endpoint = delivery.endpoint.id.to_string();
     if !table.shapes(event.kind, &event.instance_id, &endpoint) {
         return None;
     }
-    let seen = fanout::shown(event, None);
+    let seen = fanout::shown(&event.read().ok()?, None);
     // an attempt was made and must end: a hook that cannot be asked has no say
     let Chain::Run { hooks, .. } = table.for_delivery(&seen, &endpoint) else { return None };
     if hooks.is_empty() {

@@ -23,6 +23,7 @@ pub use trial::PluginTrial;
 pub use upload::{BUNDLED, CaseResult, PluginUpload, Uploaded};
 
 use crate::Gateway;
+use crate::delivery::client::Client;
 use fanout::Lines;
 use kero_domain::{InstanceId, Timestamp};
 use kero_hooks::capabilities::{SystemClock, SystemRandom};
@@ -65,13 +66,13 @@ pub(crate) struct Hooks {
     /// By instance: what its fan-out knows beside the rows.
     lines: Mutex<HashMap<i64, Lines>>,
     waiting: delivery::Waiting,
-    http: reqwest::Client,
+    http: Client,
     clock: Arc<SystemClock>,
     random: Arc<SystemRandom>,
 }
 
 impl Hooks {
-    pub(crate) fn new(config: HooksConfig, http: reqwest::Client, cache_key: [u8; 32]) -> Self {
+    pub(crate) fn new(config: HooksConfig, http: Client, cache_key: [u8; 32]) -> Self {
         Self {
             config,
             cache_key,

@@ -1,13 +1,13 @@
 //! What is due: by endpoint, so that the backlog of one that is down is not even looked at for the others.
 
-use super::{Delivery, Line, line_of};
+use super::{Delivery, Line, line_of, request_place, trigger};
 use crate::endpoints::{Endpoint, endpoint};
-use crate::entity::{deliveries, endpoints, events};
-use crate::events::Event;
-use crate::sql::{few_shapes, placeholders, tuples, values};
+use crate::entity::{endpoints, events};
+use crate::events::RawEvent;
+use crate::sql::{placeholders, tuples, values};
 use crate::{Store, StoreError};
-use kero_domain::{EndpointId, Timestamp};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Value};
+use kero_domain::{DeliveryId, EndpointId, Timestamp};
+use sea_orm::{EntityTrait, QueryResult, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -56,22 +56,47 @@ pub(crate) fn heads_sql(postgres: bool, endpoints: usize, limit: u64) -> String 
     }
 }
 
-/// The lines of these heads, at most `limit` deliveries of each.
+/// The event of a row of [`lines_sql`].
+fn event_row(row: &QueryResult) -> Result<events::Model, StoreError> {
+    Ok(events::Model {
+        pk: row.try_get_by_index(8)?,
+        id: row.try_get_by_index(9)?,
+        instance_pk: row.try_get_by_index(10)?,
+        kind: row.try_get_by_index(11)?,
+        order_key: row.try_get_by_index(12)?,
+        dedupe_key: None,
+        seq: row.try_get_by_index(13)?,
+        fanout: 1,
+        occurred_at: row.try_get_by_index(14)?,
+        message_id: row.try_get_by_index(15)?,
+        data: row.try_get_by_index(16)?,
+        request_id: row.try_get_by_index(17)?,
+        verdict: row.try_get_by_index(18)?,
+        hook_errors: row.try_get_by_index(19)?,
+    })
+}
+
+/// What is read of each: its head's id, the delivery, its event.
+const COLUMNS: &str = "h.id, d.id, d.attempts, d.uncounted, d.triggered_by, d.next_at, d.created_at, d.request, e.pk, e.id,
+    e.instance_pk, e.kind, e.order_key, e.seq, e.occurred_at, e.message_id, e.data, e.request_id, e.verdict, e.hook_errors";
+
+/// The lines of these heads with their events, at most `limit` deliveries of each, in no order: to sort them the database
+/// would copy the events.
 pub(crate) fn lines_sql(postgres: bool, heads: usize, limit: u64) -> String {
     if postgres {
         format!(
-            "SELECT d.* FROM (VALUES {}) AS v JOIN deliveries h ON h.id = v.column1
+            "SELECT {COLUMNS} FROM (VALUES {}) AS v JOIN deliveries h ON h.id = v.column1
              CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE endpoint_id = h.endpoint_id
                AND instance_pk = h.instance_pk AND order_key = h.order_key AND state = 'pending'
-               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT {limit}) AS d ORDER BY d.event_pk",
+               AND event_pk >= h.event_pk ORDER BY event_pk LIMIT {limit}) AS d JOIN events e ON e.pk = d.event_pk",
             tuples(0, heads, 1)
         )
     } else {
         format!(
-            "SELECT d.* FROM deliveries h CROSS JOIN deliveries d WHERE h.id IN ({})
+            "SELECT {COLUMNS} FROM deliveries h CROSS JOIN deliveries d CROSS JOIN events e WHERE h.id IN ({})
                AND d.id IN (SELECT y.id FROM deliveries y WHERE y.endpoint_id = h.endpoint_id
                  AND y.instance_pk = h.instance_pk AND y.order_key = h.order_key AND y.state = 'pending'
-                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT {limit}) ORDER BY d.event_pk",
+                 AND y.event_pk >= h.event_pk ORDER BY y.event_pk LIMIT {limit}) AND e.pk = d.event_pk",
             placeholders(0, heads)
         )
     }
@@ -98,49 +123,68 @@ impl Store {
         let mut room: HashMap<EndpointId, usize> =
             wanting.iter().map(|wanting| (wanting.endpoint.id, wanting.room)).collect();
         let mut claimed: Vec<Claimed> = Vec::new();
-        let mut heads: Vec<Uuid> = Vec::new();
+        let mut places: HashMap<Uuid, usize> = HashMap::new();
         for row in self.reader().all(sql, values).await? {
             let line = line_of(&row)?;
             let left = room.entry(line.endpoint).or_default();
             if !busy.contains(&line) && *left > 0 {
                 *left -= 1;
-                heads.push(row.try_get("", "id")?);
+                places.insert(row.try_get("", "id")?, claimed.len());
             }
             claimed.push(Claimed { line, run: Vec::new() });
         }
-        if heads.is_empty() {
+        if places.is_empty() {
             return Ok(claimed);
         }
-        let sql = lines_sql(self.reader().is_postgres(), heads.len(), length);
-        let statement = self.reader().statement(sql, heads.into_iter().map(Value::from).collect());
-        let rows = deliveries::Entity::find().from_raw_sql(statement).all(self.reader()).await?;
-        let events = self.events_by_row(rows.iter().map(|row| row.event_pk).collect()).await?;
         let endpoints: HashMap<EndpointId, &Arc<Endpoint>> =
             wanting.iter().map(|wanting| (wanting.endpoint.id, &wanting.endpoint)).collect();
-        let places: HashMap<Line, usize> =
-            claimed.iter().enumerate().map(|(place, claimed)| (claimed.line.clone(), place)).collect();
-        for row in rows {
-            let endpoint = EndpointId(row.endpoint_id);
-            let line = Line { endpoint, instance_pk: row.instance_pk, order_key: row.order_key.clone() };
-            // an event that was just deleted takes its deliveries along
-            if let (Some(event), Some(endpoint), Some(place)) =
-                (events.get(&row.event_pk), endpoints.get(&endpoint), places.get(&line))
-            {
-                let delivery = self.delivery(row, Arc::clone(endpoint), event.clone())?;
-                claimed[*place].run.push(delivery);
+        let sql = lines_sql(self.reader().is_postgres(), places.len(), length);
+        // an event that goes to several endpoints is opened once
+        let mut events: HashMap<i64, Arc<RawEvent>> = HashMap::new();
+        for row in self.reader().all(sql, places.keys().map(|id| Value::from(*id)).collect()).await? {
+            let Some(place) = places.get(&row.try_get_by_index::<Uuid>(0)?) else { continue };
+            let Claimed { line, run } = &mut claimed[*place];
+            let event_pk = row.try_get_by_index(8)?;
+            let event = match events.get(&event_pk) {
+                Some(event) => Arc::clone(event),
+                None => {
+                    // an event whose instance is gone is going, too
+                    let Some(instance_id) = self.id_of(line.instance_pk).await? else { continue };
+                    let event = Arc::new(self.open_event(event_row(&row)?, instance_id)?);
+                    events.insert(event_pk, Arc::clone(&event));
+                    event
+                }
+            };
+            if let Some(endpoint) = endpoints.get(&line.endpoint) {
+                run.push(self.delivery(&row, Arc::clone(endpoint), event)?);
             }
+        }
+        for claimed in &mut claimed {
+            claimed.run.sort_unstable_by_key(|delivery| delivery.event.row);
         }
         Ok(claimed)
     }
 
-    async fn events_by_row(&self, mut rows: Vec<i64>) -> Result<HashMap<i64, Event>, StoreError> {
-        if rows.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let count = rows.len();
-        few_shapes(&mut rows, count, 1);
-        let found = events::Entity::find().filter(events::Column::Pk.is_in(rows)).all(self.reader()).await?;
-        Ok(self.read_events(found).await?.into_iter().map(|event| (event.row, event)).collect())
+    fn delivery(
+        &self,
+        row: &QueryResult,
+        endpoint: Arc<Endpoint>,
+        event: Arc<RawEvent>,
+    ) -> Result<Delivery, StoreError> {
+        let id: Uuid = row.try_get_by_index(1)?;
+        let open =
+            |sealed: Vec<u8>| self.sealer().open("delivery's request", &request_place(event.instance_pk, id), &sealed);
+        Ok(Delivery {
+            id: DeliveryId(id),
+            endpoint,
+            attempts: u32::try_from(row.try_get_by_index::<i32>(2)?).unwrap_or(0),
+            uncounted: u32::try_from(row.try_get_by_index::<i32>(3)?).unwrap_or(0),
+            trigger: trigger(&row.try_get_by_index::<String>(4)?)?,
+            next_at: Timestamp(row.try_get_by_index(5)?),
+            created_at: Timestamp(row.try_get_by_index(6)?),
+            request: row.try_get_by_index::<Option<Vec<u8>>>(7)?.map(open).transpose()?,
+            event,
+        })
     }
 
     /// Every enabled endpoint with a pending delivery, and when its next one is due.
@@ -171,7 +215,7 @@ impl Store {
         let sql = "SELECT endpoint_id, COUNT(*) AS n, MIN(created_at) AS oldest FROM deliveries
                    WHERE state = 'pending' GROUP BY endpoint_id";
         let rows = self.reader().all(sql, Vec::new()).await?;
-        let read = |row: &sea_orm::QueryResult| {
+        let read = |row: &QueryResult| {
             Ok(Pending {
                 endpoint: EndpointId(row.try_get("", "endpoint_id")?),
                 count: u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or(0),

@@ -18,13 +18,12 @@ pub use log::{DeliveryFilter, DeliveryLine};
 pub(crate) use record::{Record, fix_request, record, seal_request};
 pub use replay::Replay;
 
+use crate::StoreError;
 use crate::endpoints::Endpoint;
-use crate::entity::deliveries::Model;
-use crate::events::Event;
+use crate::events::RawEvent;
 use crate::seal::place;
 use crate::sql::{few_shapes, tuples};
 use crate::writer::Tx;
-use crate::{Store, StoreError};
 use kero_domain::{DeliveryId, EndpointId, Timestamp};
 use sea_orm::Value;
 use std::collections::HashSet;
@@ -36,7 +35,7 @@ use uuid::Uuid;
 pub struct Delivery {
     pub id: DeliveryId,
     pub endpoint: Arc<Endpoint>,
-    pub event: Event,
+    pub event: Arc<RawEvent>,
     /// Tries so far.
     pub attempts: u32,
     /// Tries that the retry schedule does not count: probes, and those before a replay.
@@ -175,23 +174,4 @@ fn line_of(row: &sea_orm::QueryResult) -> Result<Line, StoreError> {
         instance_pk: row.try_get("", "instance_pk")?,
         order_key: row.try_get("", "order_key")?,
     })
-}
-
-impl Store {
-    fn delivery(&self, row: Model, endpoint: Arc<Endpoint>, event: Event) -> Result<Delivery, StoreError> {
-        let open = |sealed: Vec<u8>| {
-            self.sealer().open("delivery's request", &request_place(row.instance_pk, row.id), &sealed)
-        };
-        Ok(Delivery {
-            id: DeliveryId(row.id),
-            endpoint,
-            event,
-            attempts: u32::try_from(row.attempts).unwrap_or(0),
-            uncounted: u32::try_from(row.uncounted).unwrap_or(0),
-            trigger: trigger(&row.triggered_by)?,
-            request: row.request.map(open).transpose()?,
-            next_at: Timestamp(row.next_at),
-            created_at: Timestamp(row.created_at),
-        })
-    }
 }

@@ -1,14 +1,14 @@
 //! Recording tries: one statement each for all endpoints of a group.
 
-use super::{Attempt, DeliveryOutcome, Line, head_place, line_of, request_place, set_heads};
+use super::{Attempt, DeliveryOutcome, head_place, request_place};
 use crate::seal::Sealer;
-use crate::sql::{few_shapes, tuples, values};
+use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Op, Tx, work};
 use crate::{Durability, Store, StoreError};
 use kero_domain::{DeliveryId, Timestamp};
-use std::collections::{HashMap, HashSet};
+use sea_orm::Value;
+use std::collections::HashSet;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 /// The command.
 pub(crate) struct Record {
@@ -142,37 +142,48 @@ async fn take_turn(tx: &Tx, records: Vec<&mut Record>) -> Result<(), StoreError>
         "UPDATE deliveries SET state = v.column2, next_at = COALESCE(v.column3, deliveries.next_at),
          attempts = v.column4, uncounted = deliveries.uncounted + v.column5,
          request = COALESCE(deliveries.request, v.column6), updated_at = $1
-         FROM (VALUES {}) AS v WHERE deliveries.id = v.column1 AND deliveries.state = 'pending'
-         RETURNING deliveries.id, deliveries.state, deliveries.endpoint_id, deliveries.instance_pk, deliveries.order_key",
+         FROM (VALUES {}) AS v WHERE deliveries.id = v.column1 AND deliveries.state = 'pending'",
         tuples(1, rows, 6)
     );
-    let mut changed: HashMap<Uuid, Line> = HashMap::new();
-    let mut ended = HashSet::new();
-    for row in tx.db.all(sql, values).await? {
-        let line = line_of(&row)?;
-        if row.try_get::<String>("", "state")? != "pending" {
-            ended.insert(line.clone());
-        }
-        changed.insert(row.try_get("", "id")?, line);
+    // how many were changed says enough, and a row less for each is a wake-up less
+    let changed = tx.db.run(sql, values).await?;
+    if changed == records.len() as u64 {
+        insert_attempts(tx, &records).await?;
+        move_up(tx, &records).await?;
+    } else if changed > 0 {
+        // some are gone or had ended: each of them finds out by itself
+        return Err(StoreError::Conflict("another end of a delivery"));
     }
-    insert_attempts(tx, records.iter().filter(|record| changed.contains_key(&record.delivery.0))).await?;
-    set_heads(tx, &ended).await?;
     for record in records {
-        let found = changed.contains_key(&record.delivery.0);
-        record.answer.set(found);
+        record.answer.set(changed > 0);
     }
     Ok(())
 }
 
-async fn insert_attempts<'a>(
-    tx: &Tx,
-    records: impl Iterator<Item = &'a &'a mut Record> + Clone,
-) -> Result<(), StoreError> {
+/// Marks what stands first in the lines of those that ended.
+async fn move_up(tx: &Tx, records: &[&mut Record]) -> Result<(), StoreError> {
+    let ended = records.iter().filter(|record| !matches!(record.outcome, DeliveryOutcome::Retry { .. }));
+    let mut ids: Vec<Value> = ended.map(|record| Value::from(record.delivery.0)).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let count = ids.len();
+    let count = few_shapes(&mut ids, count, 1);
+    let sql = format!(
+        "UPDATE deliveries SET head = TRUE WHERE id IN (SELECT (SELECT first.id FROM deliveries AS first
+           WHERE first.endpoint_id = line.endpoint_id AND first.instance_pk = line.instance_pk
+             AND first.order_key = line.order_key AND first.state = 'pending' ORDER BY first.event_pk LIMIT 1)
+         FROM (SELECT DISTINCT endpoint_id, instance_pk, order_key FROM deliveries WHERE id IN ({})) AS line)",
+        placeholders(0, count)
+    );
+    tx.db.run(sql, ids).await.map(drop)
+}
+
+async fn insert_attempts(tx: &Tx, records: &[&mut Record]) -> Result<(), StoreError> {
     const WIDTH: usize = 12;
-    let (mut values, mut rows) = (Vec::new(), 0);
+    let mut values = Vec::with_capacity(records.len() * WIDTH);
     for record in records {
         let attempt = &record.attempt;
-        rows += 1;
         values.extend(values![
             record.delivery.0,
             number(attempt.n),
@@ -188,10 +199,7 @@ async fn insert_attempts<'a>(
             attempt.next_at.map(|at| at.0)
         ]);
     }
-    if rows == 0 {
-        return Ok(());
-    }
-    let rows = few_shapes(&mut values, rows, WIDTH);
+    let rows = few_shapes(&mut values, records.len(), WIDTH);
     let sql = format!(
         "INSERT INTO attempts (delivery_id, n, started_at, triggered_by, http_status, error, dns_ms, connect_ms,
          first_byte_ms, total_ms, response_head, next_at) VALUES {} ON CONFLICT DO NOTHING",

@@ -38,6 +38,8 @@ pub enum Behaviour {
     Status(u16),
     /// 200, after this long.
     Late(Duration),
+    /// 200, as soon as it shall behave otherwise.
+    Held,
     /// 500 for a body with this text in it, 200 for any other.
     Refusing(&'static str),
 }
@@ -90,14 +92,20 @@ impl Sink {
         let (status, location) = match behaviour {
             Behaviour::Status(status) => (status, None),
             Behaviour::Redirect => (302, Some("http://10.1.2.3/")),
-            Behaviour::Late(_) => (200, None),
+            Behaviour::Late(_) | Behaviour::Held => (200, None),
             Behaviour::Refusing(text) if String::from_utf8_lossy(&body).contains(text) => (500, None),
             Behaviour::Refusing(_) => (200, None),
         };
         let at = kero_domain::Timestamp::now().0;
         self.received.lock().expect("received").push(Received { target, headers, body, status, at });
-        if let Behaviour::Late(wait) = behaviour {
-            tokio::time::sleep(wait).await;
+        match behaviour {
+            Behaviour::Late(wait) => tokio::time::sleep(wait).await,
+            Behaviour::Held => {
+                while matches!(*self.behaviour.lock().expect("behaviour"), Behaviour::Held) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            _ => {}
         }
         let mut answer = Response::builder().status(status);
         if let Some(location) = location {
