@@ -312,6 +312,11 @@ impl script::Host for State {
         self.task.enter()?;
         Ok(self.task.hook.compiled.script.as_ref().map(|it| it.source.clone()).unwrap_or_default())
     }
+
+    /// Not a call of the script's: it is not counted.
+    fn out_of_time(&mut self) -> wasmtime::Result<bool> {
+        Ok(self.task.is_over())
+    }
 }
 
 impl From<kv_host::KvError> for kv::KvError {
