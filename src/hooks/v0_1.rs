@@ -4,9 +4,7 @@
 use crate::capabilities::HttpFailure;
 use crate::error::{CompileError, Kind as Failure};
 use crate::event::{Event, Facts};
-use crate::host::http::Asked;
-use crate::host::log::Level;
-use crate::host::{State, kv as kv_host, send as send_host, wasi};
+use crate::host::{State, http::Asked, kv as kv_host, log::Level, send as send_host, wasi};
 use crate::info::Info;
 use crate::manifest::Kind;
 use crate::verdict::{Judgement, Request, Response, Verdict};

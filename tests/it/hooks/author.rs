@@ -252,21 +252,32 @@ fn mistakes_are_told_with_their_place_and_what_to_do() {
     assert_eq!(cost(&fine(here, "kero plugin test shop")), cost(&fine(here, "kero plugin test shop")));
 }
 
+/// A process that would run for ever, whatever becomes of its test.
+struct Watching(std::process::Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `--watch` runs again when a file is saved.
 #[test]
 fn watching_runs_again_on_a_change() {
     use std::io::BufRead;
     let folder = TempDir::new().unwrap();
     fine(folder.path(), "kero plugin new shop");
-    let mut child = Command::new(binary())
+    let child = Command::new(binary())
         .args(["plugin", "test", "shop", "--watch"])
         .current_dir(folder.path())
         .env("KERO_HOOKS__DIST_DIR", dist())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    let mut child = Watching(child);
     let (sender, lines) = std::sync::mpsc::channel();
-    let out = child.stdout.take().unwrap();
+    let out = child.0.stdout.take().unwrap();
     std::thread::spawn(move || {
         std::io::BufReader::new(out).lines().map_while(Result::ok).for_each(|line| {
             let _ = sender.send(line);
@@ -287,8 +298,6 @@ fn watching_runs_again_on_a_change() {
     std::fs::write(folder.path().join("shop/hook.js"), "export default (event) => { throw new Error('mistake'); }")
         .unwrap();
     wait_for("mistake");
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// What `GET /plugins` needs nothing of: a gateway without any plugin writes nothing more per event than before.
