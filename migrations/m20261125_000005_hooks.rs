@@ -14,7 +14,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [plugins(), plugin_versions(), hook_calls(), hook_kv(), hook_sends()] {
+        for table in [plugins(), plugin_versions(), hook_sets(), hook_chains(), hook_kv(), hook_sends()] {
             manager.create_table(table).await?;
         }
         each(manager, STATEMENTS).await
@@ -26,9 +26,9 @@ const STATEMENTS: &[&str] = &[
     "ALTER TABLE events ADD COLUMN verdict TEXT",
     // `plugin/kind` of hooks that failed and were passed by, for the receivers
     "ALTER TABLE events ADD COLUMN hook_errors TEXT",
-    "CREATE INDEX hook_calls_plugin ON hook_calls (plugin, id)",
-    "CREATE INDEX hook_calls_event ON hook_calls (event_pk)",
-    "CREATE INDEX hook_calls_instance ON hook_calls (instance_pk)",
+    // the newest chains of a set
+    "CREATE INDEX hook_chains_set ON hook_chains (set_pk, pk)",
+    "CREATE INDEX hook_chains_event ON hook_chains (event_pk)",
     "CREATE INDEX hook_kv_instance ON hook_kv (instance_pk)",
     "CREATE INDEX hook_kv_expiry ON hook_kv (expires_at) WHERE expires_at IS NOT NULL",
     // causality, and the quota of a chat
@@ -70,24 +70,30 @@ fn plugin_versions() -> TableCreateStatement {
         .take()
 }
 
-fn hook_calls() -> TableCreateStatement {
+/// How the calls of a chain ended: `plugin=outcome` for each, with spaces between. Few differ, so they are kept for good.
+fn hook_sets() -> TableCreateStatement {
     Table::create()
-        .table("hook_calls")
-        .col(pk_uuid("id"))
-        .col(text("plugin"))
-        .col(text("version"))
-        .col(big_integer(OWNER))
+        .table("hook_sets")
+        .col(big_pk_auto("pk"))
+        // SHA-256 of the text, which may be too long for an index
+        .col(blob("hash").unique_key())
+        .col(text("calls"))
+        .take()
+}
+
+/// A row for each run of a chain. Its instance is the event's, which takes it along.
+fn hook_chains() -> TableCreateStatement {
+    Table::create()
+        .table("hook_chains")
+        .col(big_pk_auto("pk"))
         .col(big_integer("event_pk"))
         .col(uuid_null("delivery_id"))
-        .col(text("outcome"))
-        .col(big_integer("called_at"))
-        .col(integer("ticks"))
-        .col(big_integer("wall_us"))
-        .col(big_integer("memory_peak"))
-        // sealed JSON: the note and the log, which may repeat what the event says
-        .col(blob_null("detail"))
-        .foreign_key(&mut references("hook_calls", "event_pk", "events", "pk"))
-        .foreign_key(&mut references("hook_calls", OWNER, "instances", "pk"))
+        .col(big_integer("ran_at"))
+        // no foreign key: a lock on each set for each chain would be in everybody's way
+        .col(big_integer("set_pk"))
+        // sealed JSON: what each call used, its note and its log, which may repeat what the event says
+        .col(blob("calls"))
+        .foreign_key(&mut references("hook_chains", "event_pk", "events", "pk"))
         .take()
 }
 

@@ -45,9 +45,9 @@
 //! 2. **gateway/events** commits it to the journal. Only then is it acknowledged: what was not committed is delivered
 //!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
 //! 3. The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
-//!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own). Then verdict, changed
-//!    data, the hooks' staged writes and sends, the instance's next sequence number and one delivery row per endpoint that
-//!    wants it are one commit.
+//!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own); a chat whose hook is slow
+//!    holds up no other. Then verdict, changed data, one row for all calls of the chain, the hooks' staged writes and
+//!    sends, the instance's next sequence number and one delivery row per endpoint that wants it are one commit.
 //! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
 //!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
 //!    retried for days, then dead. A breaker leaves alone what only fails; slow endpoints use places of their own, and a name

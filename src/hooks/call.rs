@@ -191,11 +191,7 @@ pub(crate) async fn run(
             Err(error(hook, Kind::Wall, format!("no answer within {waited} ms")))
         }
         Ok(Err(trapped)) => Err(classify(hook, &live.store, &trapped)),
-        Ok(Ok(Err((kind, why)))) => {
-            let mut why = why;
-            crate::verdict::shorten(&mut why, DETAIL);
-            Err(error(hook, kind, why))
-        }
+        Ok(Ok(Err((kind, why)))) => Err(answered(hook, &live.store, kind, why)),
         Ok(Ok(Ok(answer))) => {
             work.question.check(answer, hook.limits.data).map_err(|why| error(hook, Kind::BadAnswer, why))
         }
@@ -207,6 +203,18 @@ pub(crate) async fn run(
         live.put_back(host, hook);
     }
     ran
+}
+
+/// The guest's own error; that of a script which was told that its time is used up is the place where it was then.
+pub(crate) fn answered(hook: &Hook, store: &Store<State>, kind: Kind, mut why: String) -> HookError {
+    let task = &store.data().task;
+    let kind = if task.told { Kind::Cpu } else { kind };
+    if task.told {
+        let place = why.find('\n').map_or("", |end| &why[end..]);
+        why = format!("{}{place}", task.over());
+    }
+    crate::verdict::shorten(&mut why, DETAIL);
+    error(hook, kind, why)
 }
 
 /// The account of a call.

@@ -60,7 +60,7 @@ async fn start(
     match started.await {
         Err(_) => Err(call::error(hook, Kind::Wall, "does not come to its end when it is loaded")),
         Ok(Err(failed)) => Err(call::instantiation(hook, &store, &failed)),
-        Ok(Ok(Err(why))) => Err(call::error(hook, Kind::Reject, why)),
+        Ok(Ok(Err(why))) => Err(call::answered(hook, &store, Kind::Reject, why)),
         Ok(Ok(Ok(exports))) => Ok(exports),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 /// How to start a [`Host`].
@@ -141,6 +142,13 @@ impl Host {
     ) -> Option<T> {
         let runtime = self.inner.runtime.as_ref()?;
         Aborting(runtime.spawn(work)).join().await
+    }
+
+    /// Starts a task that calls hooks on the guests' threads, so that each call needs no way there and back.
+    pub fn spawn_among(&self, tasks: &mut JoinSet<()>, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.inner.runtime.as_ref() {
+            tasks.spawn_on(work, runtime.handle());
+        }
     }
 
     /// Runs blocking work, one at a time.

@@ -35,7 +35,8 @@ impl Live {
         hook.manifest.reuse?;
         let found = {
             let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = idle.waiting.iter().position(|(id, whose, _)| *id == hook.id && whose == instance)?;
+            // the one that was called last: its memory is still in the processor's caches
+            let at = idle.waiting.iter().rposition(|(id, whose, _)| *id == hook.id && whose == instance)?;
             idle.waiting.remove(at)
         };
         found.map(|(_, _, live)| live).filter(|live| !live.worn(hook))

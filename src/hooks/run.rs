@@ -78,19 +78,22 @@ struct Walk {
 }
 
 impl Host {
-    /// Runs an event's transforms ([`crate::chain::for_event`]).
-    pub async fn run_transforms(
-        &self,
+    /// Runs an event's transforms ([`crate::chain::for_event`]). What they ask for is done on the runtime that this is
+    /// called on, wherever the future is awaited.
+    pub fn run_transforms<'a>(
+        &'a self,
         hooks: Vec<Arc<Hook>>,
         event: &Arc<Event>,
         tries: Tries,
         setting: &Setting,
-    ) -> Chained<Outcome> {
-        if hooks.is_empty() {
-            return Chained { end: End::Go(Outcome::default()), effects: Effects::default(), records: Vec::new() };
-        }
+    ) -> impl Future<Output = Chained<Outcome>> + Send + use<'a> {
         let walk = self.walk(event, None, tries, setting);
-        self.on_workers(walk.transforms(hooks)).await.unwrap_or_else(stopping)
+        async move {
+            if hooks.is_empty() {
+                return Chained { end: End::Go(Outcome::default()), effects: Effects::default(), records: Vec::new() };
+            }
+            self.on_workers(walk.transforms(hooks)).await.unwrap_or_else(stopping)
+        }
     }
 
     /// Runs the hooks of a delivery ([`crate::chain::for_delivery`]) over the request that the gateway would send.

@@ -4,9 +4,7 @@
 use crate::capabilities::HttpFailure;
 use crate::error::{CompileError, Kind as Failure};
 use crate::event::{Event, Facts};
-use crate::host::http::Asked;
-use crate::host::log::Level;
-use crate::host::{State, kv as kv_host, send as send_host, wasi};
+use crate::host::{State, http::Asked, kv as kv_host, log::Level, send as send_host, wasi};
 use crate::info::Info;
 use crate::manifest::Kind;
 use crate::verdict::{Judgement, Request, Response, Verdict};
@@ -311,6 +309,11 @@ impl script::Host for State {
     fn source(&mut self) -> wasmtime::Result<String> {
         self.task.enter()?;
         Ok(self.task.hook.compiled.script.as_ref().map(|it| it.source.clone()).unwrap_or_default())
+    }
+
+    /// Not a call of the script's: it is not counted.
+    fn out_of_time(&mut self) -> wasmtime::Result<bool> {
+        Ok(self.task.is_over())
     }
 }
 

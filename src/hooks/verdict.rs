@@ -68,10 +68,61 @@ fn check_data(data: &str, limit: usize) -> Result<(), String> {
     if data.len() > limit {
         return Err(format!("data has {} bytes; at most {limit} are allowed", data.len()));
     }
-    match serde_json::from_str::<serde_json::Value>(data) {
-        Ok(serde_json::Value::Object(_)) => Ok(()),
+    match serde_json::from_str::<Anything>(data) {
+        Ok(_) if data.trim_start().starts_with('{') => Ok(()),
         Ok(_) => Err("data is JSON, but not an object".to_owned()),
         Err(error) => Err(format!("data is not JSON: {error}")),
+    }
+}
+
+/// Reads what `serde_json::Value` reads, with the same limits, and keeps nothing of it.
+struct Anything;
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Anything {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
     }
 }
 
@@ -242,6 +293,15 @@ mod tests {
         assert!(replace("{\"a\":1}").is_ok());
         assert_eq!(replace("[1]").unwrap_err(), "data is JSON, but not an object");
         assert!(replace("{\"a\":").unwrap_err().starts_with("data is not JSON"));
+        let deep = |depth: usize| check_data(&format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth)), 1000);
+        assert!(deep(100).is_ok());
+        assert!(deep(200).unwrap_err().contains("recursion limit"), "what is accepted can be read");
+        for text in ["{\"a\":1e999}", "{\"a\":\"\\ud800\"}", "{\"a\":1} x", "{\"a\":nul}"] {
+            assert!(
+                serde_json::from_str::<serde_json::Value>(text).is_err() && check_data(text, 99).is_err(),
+                "{text}"
+            );
+        }
         assert!(replace(&format!("{{\"a\":\"{}\"}}", "x".repeat(20))).unwrap_err().contains("at most 16"));
         let Ok(Verdict::Drop { reason }) = Verdict::Drop { reason: "ä".repeat(600) }.checked(16) else { panic!() };
         assert_eq!(reason.len(), 512);

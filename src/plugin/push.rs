@@ -47,9 +47,13 @@ pub(super) async fn run(flags: &Push) -> anyhow::Result<()> {
     let data = &uploaded["data"];
     let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
     let (name, version) = (text("name"), text("version"));
-    let cases = data["cases"].as_array().map_or(0, Vec::len);
+    // those of a bundled plugin stay with its source
+    let cases = match data["cases"].as_array().map_or(0, Vec::len) {
+        0 => String::new(),
+        cases => format!(", {cases} cases passed"),
+    };
     print(&format!(
-        "{name} {version}: uploaded, {} bytes, compiled in {:.0} ms, {cases} cases passed\n  asks for {}\n  sha256 {}\n",
+        "{name} {version}: uploaded, {} bytes, compiled in {:.0} ms{cases}\n  asks for {}\n  sha256 {}\n",
         data["bytes"],
         data["compile_ms"].as_f64().unwrap_or_default(),
         asked(&data["grants_asked"]),

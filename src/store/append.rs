@@ -90,7 +90,7 @@ impl EventRow {
             dedupe_key: event.dedupe_key.map(storable),
             at: event.at.0,
             message_id: event.message_id.map(storable),
-            data: seal(sealer, instance_pk, event.id.0, event.data)?,
+            data: sealer.seal(&data_place(instance_pk, event.id.0), &plain(event.data)?)?,
             request_id: event.request_id,
             raw: event.raw.map(|raw| sealer.seal(&raw_place(instance_pk, event.id.0), &raw)).transpose()?,
             deliveries,
@@ -110,10 +110,10 @@ pub(crate) fn raw_place(instance_pk: i64, id: Uuid) -> String {
     place("events.raw", instance_pk, id)
 }
 
-pub(crate) fn seal(sealer: &Sealer, instance_pk: i64, id: Uuid, mut data: Json) -> Result<Vec<u8>, StoreError> {
+/// An event's data as it is sealed.
+pub(crate) fn plain(mut data: Json) -> Result<Vec<u8>, StoreError> {
     text::storable_json(&mut data);
-    let bytes = serde_json::to_vec(&data).map_err(|_| StoreError::bug("an event's data does not serialise"))?;
-    sealer.seal(&data_place(instance_pk, id), &bytes)
+    serde_json::to_vec(&data).map_err(|_| StoreError::bug("an event's data does not serialise"))
 }
 
 /// The command that appends events.

@@ -1,9 +1,10 @@
 //! The journal: events that wait are fanned out once, in order, with a dense number each.
 
-use crate::append::{DONE, PENDING, data_place, seal, take_numbers};
+use crate::append::{DONE, PENDING, data_place, plain, take_numbers};
 use crate::deliveries;
 use crate::entity::events::{Column, Entity, Model};
-use crate::hook_calls::{self, Hooked, NewHookCall, Sent, Staged};
+use crate::hook_chains::{self, StagedChain};
+use crate::hooked::{self, Hooked, Sent, Staged};
 use crate::jobs::word;
 use crate::sql::{few_shapes, placeholders, tuples, values};
 use crate::writer::{Answer, Fence, Op, Tx};
@@ -142,8 +143,18 @@ pub(crate) fn pending(instance_pk: i64) -> Select<Entity> {
 impl Store {
     /// Events that wait for their fan-out, in order.
     pub async fn pending_events(&self, instance_pk: i64, limit: u64) -> Result<Vec<Event>, StoreError> {
-        let rows = self.reader().first(pending(instance_pk), limit).all(self.reader()).await?;
-        self.read_events(rows).await
+        self.pending_events_after(instance_pk, 0, limit).await
+    }
+
+    /// The same, behind a row.
+    pub async fn pending_events_after(
+        &self,
+        instance_pk: i64,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<Event>, StoreError> {
+        let find = pending(instance_pk).filter(Column::Pk.gt(after));
+        self.read_events(self.reader().first(find, limit).all(self.reader()).await?).await
     }
 
     /// Instances with events that wait for their fan-out.
@@ -172,16 +183,18 @@ impl Store {
     /// go up in the order of `items` without gaps; dropped and dead events take none, and events that were fanned out
     /// before are left as they are. Fenced.
     pub async fn fan_out(&self, instance_pk: i64, epoch: i64, items: Vec<FanOut>) -> Result<FannedOut, StoreError> {
-        let mut staged = Vec::with_capacity(items.len());
-        for item in items {
-            let sends = match &item.hooked {
-                Some(hooked) => self.staged_sends(&hooked.sends).await?,
-                None => Vec::new(),
+        self.know_sets(items.iter().filter_map(|item| item.hooked.as_ref()?.chain.as_ref())).await?;
+        let mut ready = Vec::with_capacity(items.len());
+        for mut item in items {
+            let data = item.data.take().map(plain).transpose()?;
+            let hooked = match item.hooked.take() {
+                Some(hooked) => Some(self.stage_known(instance_pk, item.event_row, *hooked).await?),
+                None => None,
             };
-            staged.push((item, sends));
+            ready.push(Ready { item, data, hooked });
         }
         let fence = Some(Fence { pk: instance_pk, epoch });
-        let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items: staged, answer }));
+        let op = |answer| Op::Spread(Box::new(Spread { instance_pk, items: ready, answer }));
         self.submit(instance_pk, fence, self.configured(), op).await
     }
 
@@ -240,11 +253,18 @@ impl Store {
     }
 }
 
+/// The end of an event's fan-out, ready for the transaction: data and hooks are taken out of the item.
+struct Ready {
+    item: FanOut,
+    /// JSON.
+    data: Option<Vec<u8>>,
+    hooked: Option<Staged>,
+}
+
 /// The command that ends the fan-out of one instance's events.
 pub(crate) struct Spread {
     instance_pk: i64,
-    /// With the sends of its hooks, ready for the transaction.
-    items: Vec<(FanOut, Vec<Staged>)>,
+    items: Vec<Ready>,
     pub answer: Answer<FannedOut>,
 }
 
@@ -261,7 +281,8 @@ struct Waiting {
 /// An event of a spread that waits, in the order of the items.
 struct Taken<'a> {
     item: &'a FanOut,
-    staged: &'a [Staged],
+    data: Option<&'a [u8]>,
+    hooked: Option<&'a Staged>,
     event: Waiting,
 }
 
@@ -269,6 +290,15 @@ impl Taken<'_> {
     /// Takes a number and is shown.
     fn is_shown(&self) -> bool {
         !matches!(self.item.verdict, Verdict::Drop | Verdict::Dead)
+    }
+
+    /// What hooks said; nothing where none was called, unless they were before.
+    fn verdict(&self) -> Option<&'static str> {
+        (self.hooked.is_some() || self.event.revived).then(|| self.item.verdict.as_str())
+    }
+
+    fn errors(&self) -> Option<String> {
+        self.hooked.and_then(|hooked| hooked.errors.clone())
     }
 
     fn state(&self) -> i16 {
@@ -283,7 +313,7 @@ impl Taken<'_> {
 /// Runs the fan-outs of a group as one.
 pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), StoreError> {
     let rows: Vec<i64> =
-        spreads.iter().flat_map(|spread| spread.items.iter().map(|(item, _)| item.event_row)).collect();
+        spreads.iter().flat_map(|spread| spread.items.iter().map(|ready| ready.item.event_row)).collect();
     let (mut waiting, numbered) = if rows.is_empty() { Default::default() } else { read_waiting(tx, rows).await? };
     // an event that is there twice is taken once
     let plans: Vec<(i64, Vec<Taken<'_>>)> = spreads
@@ -292,7 +322,9 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
             let mut take =
                 |item: &FanOut| waiting.remove(&item.event_row).filter(|event| event.instance_pk == spread.instance_pk);
             let items = spread.items.iter();
-            let taken = items.filter_map(|(item, staged)| take(item).map(|event| Taken { item, staged, event }));
+            let taken = items.filter_map(|Ready { item, data, hooked }| {
+                Some(Taken { item, data: data.as_deref(), hooked: hooked.as_ref(), event: take(item)? })
+            });
             (spread.instance_pk, taken.collect())
         })
         .collect();
@@ -316,8 +348,8 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
                 _ => None,
             };
             numbers.extend(number.map(|number| (item.event_row, number)));
-            let data = item.data.clone().map(|data| seal(&tx.sealer, *pk, event.id, data)).transpose()?;
-            values.extend(values![item.event_row, number, taken.state(), data]);
+            let data = taken.data.map(|data| tx.sealer.seal(&data_place(*pk, event.id), data)).transpose()?;
+            values.extend(values![item.event_row, number, taken.state(), data, taken.verdict(), taken.errors()]);
             let rows = item.deliveries.iter().map(|delivery| deliveries::Row {
                 event_pk: item.event_row,
                 instance_pk: *pk,
@@ -334,14 +366,16 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
         answers.push(numbers);
     }
     if !values.is_empty() {
-        let count = values.len() / 4;
-        let count = few_shapes(&mut values, count, 4);
+        const WIDTH: usize = 6;
+        let count = values.len() / WIDTH;
+        let count = few_shapes(&mut values, count, WIDTH);
         let sql = format!(
             // what a hook changed or took away must not come back through the message as it was
             "UPDATE events SET seq = v.column2, fanout = v.column3, data = COALESCE(v.column4, events.data),
-             raw = CASE WHEN v.column4 IS NULL AND v.column2 IS NOT NULL THEN events.raw END
+             raw = CASE WHEN v.column4 IS NULL AND v.column2 IS NOT NULL THEN events.raw END,
+             verdict = v.column5, hook_errors = v.column6
              FROM (VALUES {}) AS v WHERE events.pk = v.column1",
-            tuples(0, count, 4)
+            tuples(0, count, WIDTH)
         );
         tx.db.run(sql, values).await?;
     }
@@ -354,7 +388,7 @@ pub(crate) async fn spread(tx: &Tx, spreads: Vec<&mut Spread>) -> Result<(), Sto
     let sent = leave_hooked(tx, &plans).await?;
     drop(plans);
     for ((spread, mut numbers), sent) in spreads.into_iter().zip(answers).zip(sent) {
-        let rows = spread.items.iter().map(|(item, _)| item.event_row);
+        let rows = spread.items.iter().map(|ready| ready.item.event_row);
         numbers.extend(rows.filter_map(|row| numbered.get(&row).map(|seq| (row, *seq))));
         numbers.sort_unstable();
         spread.answer.set(FannedOut { numbers, jobs: sent.jobs, over_quota: sent.over_quota });
@@ -384,37 +418,19 @@ async fn take_up(
     Ok(())
 }
 
-/// Writes what hooks said of events, and what they left with them; for each plan what came of the sends.
+/// Writes what hooks left with events; for each plan what came of the sends.
 async fn leave_hooked(tx: &Tx, plans: &[(i64, Vec<Taken<'_>>)]) -> Result<Vec<Sent>, StoreError> {
     let mut sent = Vec::with_capacity(plans.len());
-    let (mut values, mut count) = (Vec::new(), 0);
+    let mut chains: Vec<&StagedChain> = Vec::new();
     for (pk, items) in plans {
         let mut mine = Sent::default();
-        let mut calls: Vec<(i64, &NewHookCall)> = Vec::new();
-        for Taken { item, staged, event } in items {
-            if item.hooked.is_none() && !event.revived {
-                continue;
-            }
-            count += 1;
-            let errors = item.hooked.as_ref().and_then(|hooked| hooked.errors.clone());
-            values.extend(values![item.event_row, item.verdict.as_str(), errors]);
-            if let Some(hooked) = &item.hooked {
-                calls.extend(hooked.calls.iter().map(|call| (item.event_row, call)));
-                hook_calls::apply(tx, *pk, &hooked.kv, staged, &mut mine).await?;
-            }
+        for hooked in items.iter().filter_map(|taken| taken.hooked) {
+            chains.extend(&hooked.chain);
+            hooked::apply(tx, *pk, hooked, &mut mine).await?;
         }
-        hook_calls::insert_calls(tx, *pk, &calls).await?;
         sent.push(mine);
     }
-    if count > 0 {
-        let count = few_shapes(&mut values, count, 3);
-        let sql = format!(
-            "UPDATE events SET verdict = v.column2, hook_errors = v.column3 FROM (VALUES {}) AS v
-             WHERE events.pk = v.column1",
-            tuples(0, count, 3)
-        );
-        tx.db.run(sql, values).await?;
-    }
+    hook_chains::insert(tx, &chains).await?;
     Ok(sent)
 }
 

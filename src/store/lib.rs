@@ -16,7 +16,8 @@ mod endpoints;
 mod entity;
 mod error;
 mod events;
-mod hook_calls;
+mod hook_chains;
+mod hooked;
 mod instances;
 mod jobs;
 mod journal;
@@ -42,7 +43,8 @@ pub use deliveries::{
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, OldSecret};
 pub use error::{Source, StoreError};
 pub use events::{Event, FanOut, FannedOut, NewDelivery, RawEvent, Verdict};
-pub use hook_calls::{HookCall, HookSend, Hooked, NewHookCall, Shaped};
+pub use hook_chains::{HookCall, NewHookCall, NewHookChain};
+pub use hooked::{HookSend, Hooked, Shaped};
 pub use instances::Instance;
 pub use jobs::{
     Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, LaneAhead, NewJob, NextJob, QueueCount,

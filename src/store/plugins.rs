@@ -3,7 +3,7 @@
 use crate::seal::place;
 use crate::sql::values;
 use crate::writer::{Op, Tx, work};
-use crate::{Durability, Store, StoreError};
+use crate::{Store, StoreError};
 use kero_domain::Timestamp;
 use sea_orm::{QueryResult, Value};
 use serde_json::Value as Json;
@@ -131,29 +131,13 @@ impl Store {
     /// With its versions, storage and calls. False when there is no such plugin.
     pub async fn delete_plugin(&self, name: &str) -> Result<bool, StoreError> {
         // there may be millions of calls: no transaction holds up the others for all of them
-        loop {
-            let name = name.to_owned();
-            let deleted: u64 = self
-                .submit(0, None, Durability::Process, |answer| {
-                    Op::Run(work(answer, move |tx| {
-                        let sql = "DELETE FROM hook_calls WHERE id IN
-                                   (SELECT id FROM hook_calls WHERE plugin = $1 LIMIT 5000)";
-                        let values = values![name.clone()];
-                        Box::pin(async move { tx.db.run(sql, values).await })
-                    }))
-                })
-                .await?;
-            if deleted < 5000 {
-                break;
-            }
-        }
+        while self.take_calls(name).await? > 0 {}
         let name = name.to_owned();
         self.submit(0, None, self.configured(), |answer| {
             Op::Run(work(answer, move |tx| {
                 let name = name.clone();
                 Box::pin(async move {
                     tx.db.run("DELETE FROM hook_kv WHERE plugin = $1", values![name.clone()]).await?;
-                    tx.db.run("DELETE FROM hook_calls WHERE plugin = $1", values![name.clone()]).await?;
                     Ok(tx.db.run("DELETE FROM plugins WHERE name = $1", values![name]).await? > 0)
                 })
             }))

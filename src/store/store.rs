@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     poison: Arc<Poison>,
     /// An instance's id never changes, and its pk is never given twice.
     ids: RwLock<HashMap<i64, InstanceId>>,
+    /// The sets of hooks' calls that are stored, and their pks, which never change.
+    sets: RwLock<HashMap<String, i64>>,
 }
 
 /// Commands that may wait for a writer before callers have to.
@@ -134,6 +136,7 @@ impl Store {
             counters,
             poison,
             ids: RwLock::default(),
+            sets: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -202,6 +205,10 @@ impl Store {
     /// The level that the configuration decides.
     pub(crate) fn configured(&self) -> Durability {
         self.inner.durability
+    }
+
+    pub(crate) fn sets(&self) -> &RwLock<HashMap<String, i64>> {
+        &self.inner.sets
     }
 
     /// The instance's id; `None` when it was deleted.

@@ -62,6 +62,8 @@ fn start() -> Result<Context, HookError> {
     let runtime = Runtime::new().map_err(broken)?;
     runtime.set_max_stack_size(STACK);
     let context = Context::full(&runtime).map_err(broken)?;
+    // asked at every 10,000th turn of a loop or call: a script that spins is ended where it does
+    runtime.set_interrupt_handler(Some(Box::new(script::out_of_time)));
     context.with(|ctx| {
         let ran = natives::define(&ctx).and_then(|()| ctx.eval::<(), _>(PRELUDE));
         ran.map_err(|error| failure(&ctx, error))

@@ -115,12 +115,13 @@ pub(crate) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<i64
 async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
     loop {
         let done = async {
-            if gateway.inner.hooks.any() {
+            // calls that have begun count, also when their plugin was taken out of place meanwhile
+            let begun = gateway.inner.hooks.has_begun(pk);
+            if begun || gateway.inner.hooks.any() {
                 // an instance that is going, or not there yet: its events must not go by their hooks
                 let handle = gateway.inner.instances.by_pk(pk).ok_or(StoreError::EpochLost)?;
-                if gateway.inner.hooks.transform(&handle.id) {
-                    let endpoints = endpoints(gateway, pk).await?;
-                    return crate::hooks::fan_out(gateway, &handle, &endpoints).await;
+                if begun || gateway.inner.hooks.transform(&handle.id) {
+                    return crate::hooks::fan_out(gateway, &handle).await;
                 }
             }
             let pending = gateway.store().pending_events(pk, BATCH).await?;
@@ -214,7 +215,8 @@ pub(crate) fn due<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeSet<
     entries.into_iter().flat_map(|entry| entry.deliveries.iter().flatten()).map(|to| to.endpoint).collect()
 }
 
-async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {
+/// An instance's endpoints, as they are now.
+pub(crate) async fn endpoints(gateway: &Gateway, pk: i64) -> Result<Arc<Vec<Endpoint>>, StoreError> {
     let fanout = &gateway.inner.fanout;
     let generation = {
         let cache = fanout.cache();

@@ -2,7 +2,7 @@
 //! each answer is judged.
 
 use super::registry::Chain;
-use super::{fanout, record, setting};
+use super::{chains, record, setting};
 use crate::delivery::classify::Verdict;
 use crate::delivery::exchange::Answer;
 use crate::delivery::prepare::Prepared;
@@ -107,7 +107,7 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
         return Some(Shaping::Wait { until: Timestamp::now().after(HELD) });
     }
     let seen = match event.read() {
-        Ok(event) => fanout::shown(&event, None),
+        Ok(event) => chains::shown(&event, None),
         Err(error) => return Some(Shaping::Dead { why: error.to_string() }),
     };
     let (hooks, passed_by) = match table.for_delivery(&seen, &endpoint) {
@@ -136,17 +136,17 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
             let mut failures = passed_by;
             failures.extend(shaped.failures);
             let prepared = shaped_request(plain, &url, &shown, shaped.request, &failures);
-            Some(keep(gateway, delivery, prepared, &effects, &records).await)
+            Some(keep(gateway, delivery, prepared, &effects, records).await)
         }
-        End::Dropped { by, .. } => Some(ended(gateway, delivery, "dropped", by, &records).await),
-        End::Dead { by, .. } => Some(ended(gateway, delivery, "failed", by, &records).await),
+        End::Dropped { by, .. } => Some(ended(gateway, delivery, "dropped", by, records).await),
+        End::Dead { by, .. } => Some(ended(gateway, delivery, "failed", by, records).await),
         End::Later { after, tries, .. } => {
             gateway.inner.hooks.waiting.put(delivery.id, tries);
-            note(gateway, delivery, &records).await;
+            note(gateway, delivery, records).await;
             Some(Shaping::Wait { until: Timestamp::now().after(after) })
         }
         End::Held { until, .. } => {
-            note(gateway, delivery, &records).await;
+            note(gateway, delivery, records).await;
             let soonest = Timestamp::now().after(Duration::from_millis(200));
             Some(Shaping::Wait { until: Timestamp(until).max(soonest) })
         }
@@ -170,7 +170,7 @@ pub(crate) async fn judge(
     if !table.shapes(event.kind, &event.instance_id, &endpoint) {
         return None;
     }
-    let seen = fanout::shown(&event.read().ok()?, None);
+    let seen = chains::shown(&event.read().ok()?, None);
     // an attempt was made and must end: a hook that cannot be asked has no say
     let Chain::Run { hooks, .. } = table.for_delivery(&seen, &endpoint) else { return None };
     if hooks.is_empty() {
@@ -197,7 +197,7 @@ pub(crate) async fn judge(
         End::Go(Judgement::Dead { .. }) => Verdict::Dead,
         _ => usual,
     };
-    Some((verdict, hooked(gateway, delivery, &ran.effects, &ran.records)))
+    Some((verdict, hooked(gateway, delivery, &ran.effects, ran.records)))
 }
 
 fn path(url: &Url) -> String {
@@ -224,12 +224,12 @@ fn shaped_request(plain: &Prepared, url: &Url, shown: &Request, shaped: Request,
     Prepared { method, url: target, headers, body: shaped.body.into() }
 }
 
-fn hooked(gateway: &Gateway, delivery: &Delivery, effects: &Effects, records: &[Record]) -> Hooked {
+fn hooked(gateway: &Gateway, delivery: &Delivery, effects: &Effects, records: Vec<Record>) -> Hooked {
     let event = &delivery.event;
     let handle = gateway.inner.instances.get(&event.instance_id);
     Hooked {
         errors: None,
-        calls: record::calls(records, &event.id.to_string(), Some(delivery.id)),
+        chain: record::chain(&gateway.inner.hooks.meters, records, event.id, Some(delivery.id)),
         kv: record::kv(effects),
         sends: record::sends(gateway, effects, handle.as_ref(), event.request_id.as_deref()),
     }
@@ -241,7 +241,7 @@ async fn keep(
     delivery: &Delivery,
     prepared: Prepared,
     effects: &Effects,
-    records: &[Record],
+    records: Vec<Record>,
 ) -> Shaping {
     let event = &delivery.event;
     let left = hooked(gateway, delivery, effects, records);
@@ -274,20 +274,17 @@ pub(crate) fn took_sends(gateway: &Gateway, delivery: &Delivery, jobs: &[kero_st
     }
 }
 
-async fn ended(gateway: &Gateway, delivery: &Delivery, how: &str, by: String, records: &[Record]) -> Shaping {
+async fn ended(gateway: &Gateway, delivery: &Delivery, how: &str, by: String, records: Vec<Record>) -> Shaping {
     note(gateway, delivery, records).await;
     tracing::info!(plugin = by, delivery = %delivery.id, how, "a hook ended a delivery");
     Shaping::Dead { why: format!("the hook {by} {how} on it; see its calls") }
 }
 
 /// Keeps calls of which nothing counts.
-async fn note(gateway: &Gateway, delivery: &Delivery, records: &[Record]) {
+async fn note(gateway: &Gateway, delivery: &Delivery, records: Vec<Record>) {
     let event = &delivery.event;
-    let calls = record::made(records, &event.id.to_string(), Some(delivery.id));
-    if calls.is_empty() {
-        return;
-    }
-    if let Err(error) = gateway.store().record_hook_calls(event.instance_pk, event.row, calls).await {
+    let Some(chain) = record::made(&gateway.inner.hooks.meters, records, event.id, Some(delivery.id)) else { return };
+    if let Err(error) = gateway.store().record_hook_calls(event.instance_pk, event.row, chain).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "a hook's tries could not be kept");
     }
 }

@@ -1,63 +1,133 @@
 //! The fan-out of an instance that has transforms: chains run outside of any transaction, then everything that they
 //! came to is one.
 //!
-//! In order per chat, in parallel over chats. A chat whose chain has to wait is held, in memory; the others go on.
+//! In order per chat; chats do not wait for each other. One whose chain is slow goes on while others are committed, one
+//! whose chain has to wait is held, in memory. With a backlog the next chains run while the last ones are committed.
 
-use super::{record, registry::Chain, setting};
+use super::chains::{Chains, HELD, Hold, Planned, message_ids};
+use super::setting;
 use crate::instances::Handle;
 use crate::{Gateway, crash};
-use futures_util::StreamExt;
-use kero_domain::{DeliveryId, EndpointId, Timestamp};
-use kero_hooks::chain::{End, Outcome, Tries};
-use kero_hooks::run::{Chained, Record};
-use kero_hooks::{Effects, Setting};
-use kero_store::{Endpoint, Event, FanOut, Hooked, NewDelivery, NewHookCall, StoreError, Verdict};
-use serde_json::Value;
+use futures_util::FutureExt;
+use kero_domain::{EndpointId, Timestamp};
+use kero_hooks::Host;
+use kero_store::{Event, FanOut, StoreError};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Events of one round.
 const BATCH: usize = 128;
-/// Rows of one look for events that may run.
+/// Rows of one look for events that may run, when those of some chats may not, and looks of one round.
 const LOOK: u64 = 2_000;
+const LOOKS: usize = 5;
+/// A round waits so long for the chats that it started.
+const ROUND: Duration = Duration::from_millis(30);
 /// Chats of an instance whose chains run at once.
 const CHATS: usize = 8;
-/// A round starts no further chain after this time, so that a slow hook in one chat does not keep the others' events.
-const ROUND: Duration = Duration::from_millis(20);
-/// How long events wait for a plugin that is suspended or cannot be run, before they are looked at again.
-const HELD: Duration = Duration::from_secs(30);
 
-/// What the fan-out of an instance knows beside the rows. Lost without harm.
-#[derive(Default)]
+/// What the fan-out of an instance knows beside the rows. Lost without harm: chains that run are stopped with it.
 pub(super) struct Lines {
     generation: u64,
     held: HashMap<String, Hold>,
+    /// Chats whose chains run, or wait for their turn to.
+    busy: HashSet<String>,
+    turns: Turns,
     /// All pending events up to this row are of held chats.
     cursor: i64,
     /// When it is woken for a held chat.
     wake_at: Option<Timestamp>,
 }
 
-struct Hold {
-    until: Timestamp,
-    /// Which event has been tried so often.
-    row: i64,
-    tries: Tries,
+/// What came of a chat's events, as [`Chains::chat`] says; nothing when the chains panicked.
+type Ended = (String, Option<(Vec<(i64, Planned)>, bool)>);
+
+/// The chats whose chains run.
+struct Turns {
+    tasks: JoinSet<()>,
+    places: Arc<Semaphore>,
+    ended: (mpsc::UnboundedSender<Ended>, mpsc::UnboundedReceiver<Ended>),
+    /// No round waits for those that run: their end has to wake the fan-out.
+    late: Arc<AtomicBool>,
 }
 
-/// What came of one event.
-enum Planned {
-    Commit(Box<FanOut>),
-    Hold { until: Timestamp, tries: Tries, calls: Vec<NewHookCall> },
+impl Default for Lines {
+    fn default() -> Self {
+        let turns = Turns {
+            tasks: JoinSet::new(),
+            places: Arc::new(Semaphore::new(CHATS)),
+            ended: mpsc::unbounded_channel(),
+            late: Arc::default(),
+        };
+        Self { generation: 0, held: HashMap::new(), busy: HashSet::new(), turns, cursor: 0, wake_at: None }
+    }
 }
 
-/// One round. True when nothing is left that may run now.
-pub(crate) async fn fan_out(gateway: &Gateway, handle: &Handle, endpoints: &[Endpoint]) -> Result<bool, StoreError> {
+impl Lines {
+    pub(super) fn has_begun(&self) -> bool {
+        !self.busy.is_empty()
+    }
+}
+
+impl Turns {
+    fn start(
+        &mut self,
+        host: Option<&Host>,
+        chains: &Arc<Chains>,
+        key: String,
+        events: Vec<Event>,
+        hold: Option<Hold>,
+    ) {
+        let (chains, places) = (Arc::clone(chains), Arc::clone(&self.places));
+        let (ended, late) = (self.ended.0.clone(), Arc::clone(&self.late));
+        let turn = async move {
+            // never closed
+            let place = places.acquire().await;
+            let planned = AssertUnwindSafe(chains.chat(events, hold)).catch_unwind().await;
+            drop(place);
+            let _ = ended.send((key, planned.ok()));
+            if late.load(Ordering::SeqCst) {
+                chains.gateway.inner.fanout.dirty(chains.handle.pk);
+            }
+        };
+        match host {
+            Some(host) => host.spawn_among(&mut self.tasks, turn),
+            None => drop(self.tasks.spawn(turn)),
+        }
+    }
+
+    /// Those that have ended, these among them if they do within a round's time; the others wake the fan-out.
+    async fn end(&mut self, mut awaited: HashSet<String>) -> Vec<Ended> {
+        let until = Instant::now() + ROUND;
+        let mut all = Vec::new();
+        while !awaited.is_empty()
+            && let Ok(Some(ended)) = tokio::time::timeout_at(until, self.ended.1.recv()).await
+        {
+            awaited.remove(&ended.0);
+            all.push(ended);
+        }
+        self.late.store(true, Ordering::SeqCst);
+        while let Ok(ended) = self.ended.1.try_recv() {
+            all.push(ended);
+        }
+        while self.tasks.try_join_next().is_some() {}
+        all
+    }
+}
+
+/// Runs what may run now, and commits what comes of it. True when nothing is left that may.
+pub(crate) async fn fan_out(gateway: &Gateway, handle: &Handle) -> Result<bool, StoreError> {
     let hooks = &gateway.inner.hooks;
     let mut lines = hooks.lines().remove(&handle.pk).unwrap_or_default();
-    let round = round(gateway, handle, endpoints, &mut lines).await;
-    if !matches!(round, Err(StoreError::NotFound)) {
+    let round = round(gateway, handle, &mut lines).await;
+    lines.turns.late.store(true, Ordering::SeqCst);
+    // chains that were run behind events that could not be committed count for nothing
+    if round.is_ok() {
         wake_for(gateway, handle.pk, &mut lines);
         hooks.lines().insert(handle.pk, lines);
     }
@@ -80,29 +150,64 @@ fn wake_for(gateway: &Gateway, pk: i64, lines: &mut Lines) {
     });
 }
 
-async fn round(
-    gateway: &Gateway,
-    handle: &Handle,
-    endpoints: &[Endpoint],
-    lines: &mut Lines,
-) -> Result<bool, StoreError> {
-    let table = gateway.inner.hooks.table();
+async fn round(gateway: &Gateway, handle: &Handle, lines: &mut Lines) -> Result<bool, StoreError> {
+    let generation = gateway.inner.hooks.table().generation;
     let now = Timestamp::now();
-    if lines.generation != table.generation {
+    if lines.generation != generation {
         // what held them may be another now
         lines.held.values_mut().for_each(|hold| hold.until = now);
-        lines.generation = table.generation;
+        lines.generation = generation;
     }
     if lines.held.values().any(|hold| hold.until <= now) {
         lines.cursor = 0;
     }
-    let (rows, looked_at_all) = runnable(gateway, handle.pk, lines, now).await?;
-    if rows.is_empty() {
-        return Ok(looked_at_all);
+    let from = lines.cursor;
+    let (mut events, mut looked_at_all) = runnable(gateway, handle.pk, lines, now).await?;
+    let mut committed = None;
+    loop {
+        lines.turns.late.store(false, Ordering::SeqCst);
+        let last = events.last().map(|event| event.row);
+        let started = start(gateway, handle, lines, events).await?;
+        let goes_on = !looked_at_all && (!started.is_empty() || lines.cursor != from);
+        // the chains of these while those before are committed; when that fails, these count for nothing
+        let commits = async {
+            match committed.take() {
+                Some(items) => commit(gateway, handle, items).await,
+                None => Ok(()),
+            }
+        };
+        let (ended, before) = tokio::join!(lines.turns.end(started), commits);
+        let has_ended = !ended.is_empty();
+        let straight = ended.iter().all(|(_, planned)| planned.as_ref().is_some_and(|(_, straight)| *straight));
+        let items = take(gateway, handle.pk, lines, ended).await;
+        before?;
+        let straight = straight && lines.held.is_empty() && lines.busy.is_empty();
+        match last {
+            Some(last) if straight && !looked_at_all => {
+                committed = Some(items);
+                events = gateway.store().pending_events_after(handle.pk, last, BATCH as u64).await?;
+                looked_at_all = events.len() < BATCH;
+            }
+            _ => {
+                commit(gateway, handle, items).await?;
+                return Ok(!goes_on && !has_ended);
+            }
+        }
     }
-    let events = gateway.store().pending_events_of(handle.pk, &rows).await?;
-    let senders = if table.sends() { senders(gateway, handle.pk, &events).await? } else { HashMap::new() };
+}
 
+/// Starts the chains of events, a task for each chat; these chats.
+async fn start(
+    gateway: &Gateway,
+    handle: &Handle,
+    lines: &mut Lines,
+    events: Vec<Event>,
+) -> Result<HashSet<String>, StoreError> {
+    if events.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let sends = gateway.inner.hooks.table().sends();
+    let senders = if sends { senders(gateway, handle.pk, &events).await? } else { HashMap::new() };
     let mut chats: Vec<(String, Vec<Event>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for event in events {
@@ -112,27 +217,40 @@ async fn round(
         });
         chats[place].1.push(event);
     }
-    let chain = Chains { gateway, handle, endpoints, setting: setting(gateway), senders, started: Instant::now() };
-    let work: Vec<_> = chats
-        .into_iter()
-        .map(|(key, events)| {
-            let hold = lines.held.remove(&key);
-            let chain = &chain;
-            async move { (key, chain.chat(events, hold).await) }
-        })
-        .collect();
-    let done: Vec<(String, Vec<(i64, Planned)>)> =
-        futures_util::stream::iter(work).buffer_unordered(CHATS).collect().await;
+    let chains = Arc::new(Chains {
+        gateway: gateway.clone(),
+        handle: handle.clone(),
+        endpoints: crate::events::endpoints(gateway, handle.pk).await?,
+        setting: setting(gateway),
+        outside: tokio::runtime::Handle::current(),
+        senders,
+    });
+    let host = gateway.inner.hooks.host.get();
+    for (key, events) in chats {
+        let hold = lines.held.remove(&key);
+        lines.busy.insert(key.clone());
+        lines.turns.start(host, &chains, key, events, hold);
+    }
+    Ok(places.into_keys().collect())
+}
 
+/// What is to be committed of chats whose turns ended; the others are held.
+async fn take(gateway: &Gateway, pk: i64, lines: &mut Lines, ended: Vec<Ended>) -> Vec<FanOut> {
     let mut items = Vec::new();
-    for (key, planned) in done {
+    for (key, planned) in ended {
+        lines.busy.remove(&key);
+        let Some((planned, _)) = planned else {
+            tracing::error!(instance = pk, "the chains of a chat panicked");
+            lines.held.insert(key, Hold { until: Timestamp::now().after(HELD), row: 0, tries: Default::default() });
+            continue;
+        };
         for (row, planned) in planned {
             match planned {
                 Planned::Commit(item) => items.push(*item),
-                Planned::Hold { until, tries, calls } => {
+                Planned::Hold { until, tries, chain } => {
                     // a call that was made is shown, though nothing of it counts
-                    if !calls.is_empty()
-                        && let Err(error) = gateway.store().record_hook_calls(handle.pk, row, calls).await
+                    if let Some(chain) = chain
+                        && let Err(error) = gateway.store().record_hook_calls(pk, row, chain).await
                     {
                         tracing::warn!(error = &error as &dyn std::error::Error, "a hook's tries could not be kept");
                     }
@@ -142,51 +260,73 @@ async fn round(
         }
     }
     items.sort_by_key(|item| item.event_row);
-    if !items.is_empty() {
-        let due: BTreeSet<EndpointId> =
-            items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
-        let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
-        crash::point("hook:after_commit");
-        crate::events::tell_readers(gateway, handle.pk, &done);
-        for job in &done.jobs {
-            gateway.took(handle, job);
-        }
-        for plugin in &done.over_quota {
-            tracing::warn!(plugin, instance = %handle.id, "a hook's message is left out: its quota is used up");
-        }
-        gateway.inner.delivery.due(due.into_iter().collect());
-    }
-    Ok(false)
+    items
 }
 
-/// The first rows that are not of held chats, and whether there can be no others.
+async fn commit(gateway: &Gateway, handle: &Handle, items: Vec<FanOut>) -> Result<(), StoreError> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let due: BTreeSet<EndpointId> =
+        items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
+    let done = gateway.store().fan_out(handle.pk, handle.view().epoch, items).await?;
+    crash::point("hook:after_commit");
+    crate::events::tell_readers(gateway, handle.pk, &done);
+    for job in &done.jobs {
+        gateway.took(handle, job);
+    }
+    for plugin in &done.over_quota {
+        tracing::warn!(plugin, instance = %handle.id, "a hook's message is left out: its quota is used up");
+    }
+    gateway.inner.delivery.due(due.into_iter().collect());
+    Ok(())
+}
+
+/// The first events whose chats are neither held nor busy, and whether there can be no others.
 async fn runnable(
     gateway: &Gateway,
     pk: i64,
     lines: &mut Lines,
     now: Timestamp,
-) -> Result<(Vec<i64>, bool), StoreError> {
+) -> Result<(Vec<Event>, bool), StoreError> {
+    if lines.held.is_empty() && lines.busy.is_empty() {
+        let events = gateway.store().pending_events(pk, BATCH as u64).await?;
+        let all = events.len() < BATCH;
+        return Ok((events, all));
+    }
     let mut rows = Vec::new();
     let mut from = lines.cursor;
-    loop {
+    let mut only_held = true;
+    let mut all = false;
+    'looks: for _ in 0..LOOKS {
         let page = gateway.store().pending_lines(pk, from, LOOK).await?;
         for (row, key) in &page {
+            if lines.busy.contains(key) {
+                only_held = false;
+                continue;
+            }
             if lines.held.get(key).is_some_and(|hold| hold.until > now) {
-                if rows.is_empty() {
+                if only_held {
                     lines.cursor = *row;
                 }
                 continue;
             }
+            only_held = false;
             rows.push(*row);
             if rows.len() == BATCH {
-                return Ok((rows, false));
+                break 'looks;
             }
         }
         match page.last() {
             Some((row, _)) if page.len() as u64 == LOOK => from = *row,
-            _ => return Ok((rows, true)),
+            _ => {
+                all = true;
+                break;
+            }
         }
     }
+    let events = if rows.is_empty() { Vec::new() } else { gateway.store().pending_events_of(pk, &rows).await? };
+    Ok((events, all))
 }
 
 /// Which plugin's message an event is about, by message id.
@@ -196,166 +336,4 @@ async fn senders(gateway: &Gateway, pk: i64, events: &[Event]) -> Result<HashMap
         return Ok(HashMap::new());
     }
     gateway.store().hook_senders(pk, &ids.into_iter().collect::<Vec<_>>()).await
-}
-
-fn message_ids(event: &Event) -> impl Iterator<Item = &str> {
-    let listed = event.data.get("ids").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let named = event.data.get("message_id").and_then(Value::as_str);
-    event.message_id.as_deref().into_iter().chain(named).chain(listed)
-}
-
-/// The event as hooks see it.
-pub(super) fn shown(event: &Event, caused_by: Option<String>) -> Arc<kero_hooks::Event> {
-    let seen = kero_hooks::Event::new(
-        event.id.to_string(),
-        event.kind,
-        event.instance_id.to_string(),
-        event.at.0,
-        &event.data,
-    );
-    Arc::new(seen.caused_by(caused_by))
-}
-
-struct Chains<'a> {
-    gateway: &'a Gateway,
-    handle: &'a Handle,
-    endpoints: &'a [Endpoint],
-    setting: Setting,
-    senders: HashMap<String, String>,
-    started: Instant,
-}
-
-impl Chains<'_> {
-    /// A chat's events in order, until one has effects (the next must see them), has to wait, or the round is over.
-    async fn chat(&self, events: Vec<Event>, hold: Option<Hold>) -> Vec<(i64, Planned)> {
-        let mut planned = Vec::new();
-        let mut hold = hold;
-        for event in events {
-            if !planned.is_empty() && self.started.elapsed() > ROUND {
-                break;
-            }
-            let tries = hold.take().filter(|hold| hold.row == event.row).map(|hold| hold.tries).unwrap_or_default();
-            let (result, last) = self.event(&event, tries).await;
-            planned.push((event.row, result));
-            if last {
-                break;
-            }
-        }
-        planned
-    }
-
-    /// Runs an event's chain; whether the chat's next event has to wait for the commit.
-    async fn event(&self, event: &Event, tries: Tries) -> (Planned, bool) {
-        let caused_by = message_ids(event).find_map(|id| self.senders.get(id)).cloned();
-        let seen = shown(event, caused_by);
-        let (hooks, passed_by) = match self.gateway.inner.hooks.table().for_event(&seen) {
-            Chain::Run { hooks, passed_by } => (hooks, passed_by),
-            Chain::Held { by, reason } => {
-                tracing::debug!(plugin = by, reason, event = %event.id, "an event is held");
-                let until = Timestamp::now().after(HELD);
-                return (Planned::Hold { until, tries, calls: Vec::new() }, true);
-            }
-        };
-        let ran = if hooks.is_empty() {
-            None
-        } else {
-            match self.gateway.inner.hooks.host().await {
-                Ok(host) => {
-                    let ran = host.run_transforms(hooks, &seen, tries, &self.setting).await;
-                    crash::point("hook:after_call");
-                    Some(ran)
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "hooks cannot be run");
-                    let until = Timestamp::now().after(HELD);
-                    return (Planned::Hold { until, tries: Tries::new(), calls: Vec::new() }, true);
-                }
-            }
-        };
-        let Some(Chained { end, effects, records }) = ran else {
-            let outcome = Outcome { failures: passed_by, ..Outcome::default() };
-            let item = self.item(event, outcome, &Effects::default(), &[]);
-            return (Planned::Commit(Box::new(item)), false);
-        };
-        let ends = !effects.is_empty();
-        let item = match end {
-            End::Go(mut outcome) => {
-                outcome.failures.splice(0..0, passed_by);
-                self.item(event, outcome, &effects, &records)
-            }
-            End::Dropped { .. } => self.ended(event, Verdict::Drop, &effects, &records),
-            End::Dead { by, reason } => {
-                tracing::info!(plugin = by, event = %event.id, "a hook failed on an event; its deliveries are dead");
-                tracing::debug!(plugin = by, event = %event.id, reason, "why the hook failed");
-                let deliveries = self.deliveries(event);
-                FanOut { deliveries, ..self.ended(event, Verdict::Dead, &effects, &records) }
-            }
-            End::Later { after, tries, .. } => {
-                let until = Timestamp::now().after(after);
-                return (
-                    Planned::Hold { until, tries, calls: record::made(&records, &event.id.to_string(), None) },
-                    true,
-                );
-            }
-            End::Held { until, by, .. } => {
-                tracing::debug!(plugin = by, event = %event.id, "an event is held");
-                // a breaker that probes at once, and a host that stops, must not be asked in a loop
-                let until = Timestamp(until).max(Timestamp::now().after(Duration::from_millis(200)));
-                return (
-                    Planned::Hold {
-                        until,
-                        tries: Tries::new(),
-                        calls: record::made(&records, &event.id.to_string(), None),
-                    },
-                    true,
-                );
-            }
-        };
-        (Planned::Commit(Box::new(item)), ends)
-    }
-
-    fn item(&self, event: &Event, outcome: Outcome, effects: &Effects, records: &[Record]) -> FanOut {
-        let data = outcome.data.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let verdict = match (&outcome.endpoints, &data) {
-            (Some(_), _) => Verdict::Route,
-            (None, Some(_)) => Verdict::Replace,
-            (None, None) => Verdict::Pass,
-        };
-        let errors = (!outcome.failures.is_empty()).then(|| outcome.failures.join(", "));
-        let routed = outcome.endpoints;
-        let chosen =
-            |endpoint: &EndpointId| routed.as_ref().is_none_or(|ids| ids.iter().any(|id| *id == endpoint.to_string()));
-        FanOut {
-            event_row: event.row,
-            verdict,
-            data,
-            deliveries: self.deliveries(event).into_iter().filter(|it| chosen(&it.endpoint)).collect(),
-            hooked: (!records.is_empty() || errors.is_some()).then(|| self.hooked(event, errors, effects, records)),
-        }
-    }
-
-    /// An event that nobody gets.
-    fn ended(&self, event: &Event, verdict: Verdict, effects: &Effects, records: &[Record]) -> FanOut {
-        let hooked = Some(self.hooked(event, None, effects, records));
-        FanOut { event_row: event.row, verdict, data: None, deliveries: Vec::new(), hooked }
-    }
-
-    fn hooked(&self, event: &Event, errors: Option<String>, effects: &Effects, records: &[Record]) -> Box<Hooked> {
-        Box::new(Hooked {
-            errors,
-            calls: record::calls(records, &event.id.to_string(), None),
-            kv: record::kv(effects),
-            sends: record::sends(self.gateway, effects, Some(self.handle), event.request_id.as_deref()),
-        })
-    }
-
-    fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
-        let now = Timestamp::now();
-        let wanted = self.endpoints.iter().filter(|endpoint| {
-            endpoint.enabled
-                && endpoint.events.wants(event.kind)
-                && endpoint.narrow.lets_through(&event.order_key, &event.data)
-        });
-        wanted.map(|it| NewDelivery { id: DeliveryId::new(), endpoint: it.id, next_at: now }).collect()
-    }
 }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod capabilities;
+mod chains;
 mod delivery;
 mod fanout;
 mod record;
@@ -67,6 +68,7 @@ pub(crate) struct Hooks {
     lines: Mutex<HashMap<i64, Lines>>,
     waiting: delivery::Waiting,
     http: Client,
+    meters: record::Meters,
     clock: Arc<SystemClock>,
     random: Arc<SystemRandom>,
 }
@@ -82,6 +84,7 @@ impl Hooks {
             uploads: tokio::sync::Mutex::default(),
             lines: Mutex::default(),
             waiting: delivery::Waiting::default(),
+            meters: record::Meters::default(),
             http,
             clock: Arc::default(),
             random: Arc::default(),
@@ -113,6 +116,11 @@ impl Hooks {
     /// Whether a transform may be called for an instance's events.
     pub(crate) fn transform(&self, instance: &InstanceId) -> bool {
         self.table().transforms(instance)
+    }
+
+    /// Whether chains of an instance's events run that no round waits for.
+    pub(crate) fn has_begun(&self, instance_pk: i64) -> bool {
+        self.lines().get(&instance_pk).is_some_and(Lines::has_begun)
     }
 
     /// Deliveries of an instance are made once more: those of events that a hook failed on wait for their hooks first.

@@ -2,63 +2,126 @@
 
 use crate::Gateway;
 use kero_domain::{
-    Address, Content, CorrelationId, DeliveryId, HeldReason, InstanceStatus, JobId, JobState, MessageId, Priority,
-    Timestamp,
+    Address, Content, CorrelationId, DeliveryId, EventId, HeldReason, InstanceStatus, JobId, JobState, MessageId,
+    Priority, Timestamp,
 };
 use kero_hooks::run::Record;
 use kero_hooks::{Effects, KvChange as Change};
-use kero_store::{HookSend, KvChange, KvWrite, NewHookCall, NewJob};
+use kero_store::{HookSend, KvChange, KvWrite, NewHookCall, NewHookChain, NewJob};
+use metrics::{Counter, Gauge, Histogram};
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-/// Calls as they are kept, and counted.
-pub(super) fn calls(records: &[Record], event: &str, delivery: Option<DeliveryId>) -> Vec<NewHookCall> {
-    breakers(records);
-    records.iter().map(|record| call(record, event, delivery)).collect()
-}
 
 /// The outcome of a hook that was not called because its breaker is open.
 const SUSPENDED: &str = "suspended";
 
-/// Those of a chain of which nothing counts: only calls that were made.
-pub(super) fn made(records: &[Record], event: &str, delivery: Option<DeliveryId>) -> Vec<NewHookCall> {
-    breakers(records);
-    records.iter().filter(|record| record.outcome != SUSPENDED).map(|record| call(record, event, delivery)).collect()
+/// The metrics of each plugin; to find them by their names for each call would cost more than the call.
+#[derive(Default)]
+pub(super) struct Meters(Mutex<HashMap<String, Meter>>);
+
+struct Meter {
+    breaker_open: Gauge,
+    host_calls: Counter,
+    seconds: Histogram,
+    ticks: Counter,
+    memory_peak: Gauge,
+    /// By version and outcome.
+    calls: Vec<(String, &'static str, Counter)>,
 }
 
-fn breakers(records: &[Record]) {
-    for record in records {
-        let open = f64::from(u8::from(record.outcome == SUSPENDED));
-        metrics::gauge!("kero_hooks_breaker_open", "plugin" => record.plugin.clone()).set(open);
+impl Meter {
+    fn new(plugin: &str) -> Self {
+        let plugin = plugin.to_owned();
+        Self {
+            breaker_open: metrics::gauge!("kero_hooks_breaker_open", "plugin" => plugin.clone()),
+            host_calls: metrics::counter!("kero_hooks_host_calls_total", "plugin" => plugin.clone()),
+            seconds: metrics::histogram!("kero_hooks_call_seconds", "plugin" => plugin.clone()),
+            ticks: metrics::counter!("kero_hooks_ticks_total", "plugin" => plugin.clone()),
+            memory_peak: metrics::gauge!("kero_hooks_memory_peak_bytes", "plugin" => plugin),
+            calls: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, record: &Record) {
+        let cost = &record.cost;
+        let is_open = record.outcome == SUSPENDED;
+        self.breaker_open.set(f64::from(u8::from(is_open)));
+        let known = self
+            .calls
+            .iter()
+            .rev()
+            .find(|(version, outcome, _)| (*version == record.version) && *outcome == record.outcome);
+        if let Some((_, _, calls)) = known {
+            calls.increment(1);
+        } else {
+            let (plugin, version) = (record.plugin.clone(), record.version.clone());
+            let labels = [("plugin", plugin), ("version", version.clone()), ("outcome", record.outcome.to_owned())];
+            let calls = metrics::counter!("kero_hooks_calls_total", &labels);
+            calls.increment(1);
+            self.calls.push((version, record.outcome, calls));
+        }
+        if !is_open {
+            self.host_calls.increment(cost.host_calls.into());
+            self.seconds.record(cost.wall.as_secs_f64());
+            self.ticks.increment(cost.ticks.into());
+            #[allow(clippy::cast_precision_loss, reason = "a gauge")]
+            self.memory_peak.set(cost.memory_peak as f64);
+        }
     }
 }
 
-fn call(record: &Record, event: &str, delivery: Option<DeliveryId>) -> NewHookCall {
-    let (plugin, version) = (record.plugin.clone(), record.version.clone());
-    let cost = &record.cost;
-    let labels = [("plugin", plugin.clone()), ("version", version.clone()), ("outcome", record.outcome.to_owned())];
-    metrics::counter!("kero_hooks_calls_total", &labels).increment(1);
-    if record.outcome != SUSPENDED {
-        metrics::counter!("kero_hooks_host_calls_total", "plugin" => plugin.clone()).increment(cost.host_calls.into());
-        metrics::histogram!("kero_hooks_call_seconds", "plugin" => plugin.clone()).record(cost.wall.as_secs_f64());
-        metrics::counter!("kero_hooks_ticks_total", "plugin" => plugin.clone()).increment(cost.ticks.into());
-        #[allow(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("kero_hooks_memory_peak_bytes", "plugin" => plugin.clone()).set(cost.memory_peak as f64);
+impl Meters {
+    fn of(&self, plugin: &str, then: impl FnOnce(&mut Meter)) {
+        let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match meters.get_mut(plugin) {
+            Some(meter) => then(meter),
+            None => then(meters.entry(plugin.to_owned()).or_insert_with(|| Meter::new(plugin))),
+        }
     }
+}
+
+/// A chain's calls as they are kept, and counted; nothing when there are none.
+pub(super) fn chain(
+    meters: &Meters,
+    records: Vec<Record>,
+    event: EventId,
+    delivery: Option<DeliveryId>,
+) -> Option<NewHookChain> {
+    records.iter().for_each(|record| meters.of(&record.plugin, |meter| meter.count(record)));
+    let calls: Vec<NewHookCall> = records.into_iter().map(|record| call(record, event)).collect();
+    (!calls.is_empty()).then(|| NewHookChain { delivery, at: Timestamp::now(), calls })
+}
+
+/// The same of a chain of which nothing counts: only calls that were made.
+pub(super) fn made(
+    meters: &Meters,
+    records: Vec<Record>,
+    event: EventId,
+    delivery: Option<DeliveryId>,
+) -> Option<NewHookChain> {
+    let is_made = |record: &Record| record.outcome != SUSPENDED;
+    let (made, suspended): (Vec<Record>, Vec<Record>) = records.into_iter().partition(is_made);
+    suspended.iter().for_each(|record| meters.of(&record.plugin, |meter| meter.breaker_open.set(1.0)));
+    chain(meters, made, event, delivery)
+}
+
+fn call(record: Record, event: EventId) -> NewHookCall {
     for line in &record.logs {
         // a guest may log what the event says: below info
-        tracing::debug!(plugin, version, event, level = ?line.level, text = line.text, "a hook's log");
+        let (plugin, version) = (&record.plugin, &record.version);
+        tracing::debug!(plugin, version, %event, level = ?line.level, text = line.text, "a hook's log");
     }
+    let detail = detail(&record);
     NewHookCall {
-        plugin,
-        version,
-        delivery,
-        outcome: record.outcome.to_owned(),
-        at: Timestamp::now(),
-        ticks: cost.ticks,
-        wall: cost.wall,
-        memory_peak: cost.memory_peak as u64,
-        detail: detail(record),
+        plugin: record.plugin,
+        version: record.version,
+        outcome: record.outcome,
+        ticks: record.cost.ticks,
+        wall: record.cost.wall,
+        memory_peak: record.cost.memory_peak as u64,
+        detail,
     }
 }
 

@@ -45,9 +45,16 @@ pub(crate) struct Task {
     pub(crate) kv_used: Option<u64>,
     pub(crate) ticks: u32,
     budget: u32,
+    /// Ticks above the budget before the guest is stopped: its engine is told first, and ends the script with its place.
+    grace: u32,
+    /// The script's engine was told.
+    pub(crate) told: bool,
     slow: Arc<Semaphore>,
     turn: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }
+
+/// A script's engine asks after some thousand turns of a loop, which take so many ticks when each turn does something.
+const GRACE: u32 = 4;
 
 /// Why a capability was not given, in the words that guests read.
 pub(crate) fn missing(grant: &str, toml: &str) -> String {
@@ -80,6 +87,8 @@ impl Task {
             kv_used: None,
             ticks: 0,
             budget: budget.max(1),
+            grace: if hook.compiled.script.is_some() { GRACE } else { 0 },
+            told: false,
             turn: Arc::default(),
         }
     }
@@ -106,9 +115,8 @@ impl Task {
     /// The engine's epoch moved while guest code ran: one tick of CPU is used.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
         self.ticks += 1;
-        if self.ticks > self.budget {
-            let why = format!("more than {} ms of CPU", self.limits().cpu.as_millis());
-            return Err(self.stop(Kind::Cpu, why));
+        if self.ticks > self.budget + self.grace {
+            return Err(self.stop(Kind::Cpu, self.over()));
         }
         if self.ticks == 2 {
             // a long call: wait for one of the places for long calls, so that short ones find a free worker
@@ -123,6 +131,17 @@ impl Task {
             ));
         }
         Ok(UpdateDeadline::Yield(1))
+    }
+
+    /// Whether the CPU time is used up, for a script's engine.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.told |= self.ticks > self.budget;
+        self.told
+    }
+
+    /// What is told of a guest whose time is used up.
+    pub(crate) fn over(&self) -> String {
+        format!("more than {} ms of CPU", self.limits().cpu.as_millis())
     }
 
     /// The call ended: another may be long now.

@@ -25,20 +25,21 @@ entity! { "plugin_versions", plugin_versions {
     created_at: i64,
 } }
 
-entity! { "hook_calls", hook_calls {
-    #[sea_orm(primary_key, auto_increment = false)]
-    id: Uuid,
-    plugin: String,
-    version: String,
-    instance_pk: i64,
+entity! { "hook_chains", hook_chains {
+    #[sea_orm(primary_key)]
+    pk: i64,
     event_pk: i64,
     delivery_id: Option<Uuid>,
-    outcome: String,
-    called_at: i64,
-    ticks: i32,
-    wall_us: i64,
-    memory_peak: i64,
-    detail: Option<Vec<u8>>,
+    ran_at: i64,
+    set_pk: i64,
+    calls: Vec<u8>,
+} }
+
+entity! { "hook_sets", hook_sets {
+    #[sea_orm(primary_key)]
+    pk: i64,
+    hash: Vec<u8>,
+    calls: String,
 } }
 
 entity! { "hook_kv", hook_kv {

@@ -3,7 +3,7 @@
 use super::{Fixture, event, new_job, on_both};
 use crate::{
     Delivery, DeliveryOutcome, Endpoint, EndpointChange, FanOut, HookSend, Hooked, KvChange, KvWrite, NewDelivery,
-    NewHookCall, NewPluginVersion, PluginChange, Verdict, Wanting,
+    NewHookCall, NewHookChain, NewPluginVersion, PluginChange, Verdict, Wanting,
 };
 use kero_domain::endpoint::EventFilter;
 use kero_domain::{CorrelationId, DeliveryId, EventKind, JobId, MessageId, Timestamp};
@@ -18,7 +18,6 @@ on_both!(
     sends_are_made_once_and_within_their_quota,
     dead_events_come_back,
     requests_are_shaped_once,
-    calls_are_listed_and_pruned,
     without_hooks_a_fan_out_costs_what_it_did
 );
 
@@ -79,18 +78,20 @@ async fn plugins_are_kept(fixture: Fixture) {
     assert!(store.plugin_versions("b").await.unwrap().is_empty());
 }
 
-pub(super) fn call(plugin: &str, outcome: &str) -> NewHookCall {
+pub(super) fn call(plugin: &str, outcome: &'static str) -> NewHookCall {
     NewHookCall {
         plugin: plugin.to_owned(),
         version: "1".to_owned(),
-        delivery: None,
-        outcome: outcome.to_owned(),
-        at: Timestamp::now(),
+        outcome,
         ticks: 1,
         wall: Duration::from_micros(1500),
         memory_peak: 65_536,
         detail: Some(json!({ "note": "why\0" })),
     }
+}
+
+pub(super) fn chain(calls: &[NewHookCall]) -> NewHookChain {
+    NewHookChain { delivery: None, at: Timestamp::now(), calls: calls.to_vec() }
 }
 
 fn write(key: &str, change: KvChange) -> KvWrite {
@@ -102,7 +103,13 @@ fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> KvWrite {
 }
 
 /// An event with what hooks left.
-async fn fan_out(fixture: &Fixture, pk: i64, epoch: i64, verdict: Verdict, hooked: Hooked) -> crate::FannedOut {
+pub(super) async fn fan_out(
+    fixture: &Fixture,
+    pk: i64,
+    epoch: i64,
+    verdict: Verdict,
+    hooked: Hooked,
+) -> crate::FannedOut {
     fixture.store.append_events(pk, epoch, vec![event(EventKind::Message, "x", "t")]).await.unwrap();
     let row = fixture.store.pending_events(pk, 1).await.unwrap()[0].row;
     let item = FanOut { event_row: row, verdict, data: None, deliveries: vec![], hooked: Some(Box::new(hooked)) };
@@ -232,7 +239,7 @@ async fn dead_events_come_back(fixture: Fixture) {
         deliveries: vec![NewDelivery { id: DeliveryId::new(), endpoint: to.id, next_at: Timestamp(5) }],
         hooked: Some(Box::new(hooked)),
     };
-    let dead = item(0, Verdict::Dead, Hooked { calls: vec![call("p", "trap")], ..Hooked::default() });
+    let dead = item(0, Verdict::Dead, Hooked { chain: Some(chain(&[call("p", "trap")])), ..Hooked::default() });
     let known = dead.deliveries[0].id;
     let errors = Some("q/timeout".to_owned());
     let fine = item(1, Verdict::Pass, Hooked { errors: errors.clone(), ..Hooked::default() });
@@ -267,7 +274,7 @@ async fn requests_are_shaped_once(fixture: Fixture) {
     store.fan_out(instance.pk, epoch, vec![item]).await.unwrap();
     let left = || Hooked {
         kv: vec![write("n", KvChange::Add { by: 1, ttl: None })],
-        calls: vec![NewHookCall { delivery: Some(delivery.id), ..call("p", "shaped") }],
+        chain: Some(NewHookChain { delivery: Some(delivery.id), ..chain(&[call("p", "shaped")]) }),
         ..Hooked::default()
     };
     let shape = async |bytes: &[u8]| {
@@ -292,31 +299,6 @@ async fn requests_are_shaped_once(fixture: Fixture) {
     let calls = store.hook_calls("p", &["shaped".to_owned()], None, None, 10).await.unwrap();
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[0].delivery, Some(delivery.id));
-}
-
-async fn calls_are_listed_and_pruned(fixture: Fixture) {
-    let store = &fixture.store;
-    let (instance, epoch) = fixture.instance("a").await;
-    for outcome in ["pass", "trap", "pass"] {
-        let hooked = Hooked { calls: vec![call("p", outcome), call("q", "drop")], ..Hooked::default() };
-        fan_out(&fixture, instance.pk, epoch, Verdict::Pass, hooked).await;
-    }
-    let all = store.hook_calls("p", &[], None, None, 10).await.unwrap();
-    assert_eq!(all.iter().map(|it| it.outcome.as_str()).collect::<Vec<_>>(), ["pass", "trap", "pass"]);
-    assert_eq!(all[0].detail.as_ref().unwrap()["note"], "why\u{fffd}");
-    assert_eq!((all[0].ticks, all[0].wall, all[0].memory_peak), (1, Duration::from_micros(1500), 65_536));
-    assert_eq!(all[0].instance_id, instance.id);
-    let trapped = store.hook_calls("p", &["trap".to_owned(), "cpu".to_owned()], None, None, 10).await.unwrap();
-    assert_eq!(trapped.len(), 1);
-    assert_eq!(store.hook_calls("p", &[], Some(trapped[0].event), None, 10).await.unwrap().len(), 1);
-    let rest = store.hook_calls("p", &[], None, Some(all[0].id), 1).await.unwrap();
-    assert_eq!(rest[0].id, all[1].id);
-    let row = store.event_by_id(all[0].event).await.unwrap().unwrap().row;
-    store.record_hook_calls(instance.pk, row, vec![call("p", "retry")]).await.unwrap();
-    assert_eq!(store.hook_calls("p", &[], None, None, 1).await.unwrap()[0].outcome, "retry");
-    assert_eq!(store.prune_hook_calls(Timestamp::now().before(Duration::from_secs(60))).await.unwrap(), 0);
-    assert_eq!(store.prune_hook_calls(Timestamp::now().after(Duration::from_secs(60))).await.unwrap(), 7);
-    assert!(store.hook_calls("p", &[], None, None, 10).await.unwrap().is_empty());
 }
 
 /// The statements of a fan-out: the events, their numbers, the update, the deliveries and their heads; no more.

@@ -5,6 +5,7 @@ mod database;
 mod dead;
 mod deliveries;
 mod faults;
+mod hook_calls;
 mod hooks;
 mod journal;
 mod levels;

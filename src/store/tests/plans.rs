@@ -1,7 +1,7 @@
 //! The hot reads use the indices that were made for them, so that a backlog costs nobody else.
 
 use super::{Fixture, accept, new_job};
-use crate::{NewJob, deliveries, events, jobs};
+use crate::{NewJob, deliveries, events, hook_chains, jobs};
 use kero_domain::{HeldReason, JobState, Priority, Timestamp};
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QueryOrder, QueryTrait, Statement, Value};
 use std::time::Instant;
@@ -33,12 +33,15 @@ async fn hot_reads_use_their_indices() {
             "jobs_dead",
             false,
         ),
+        ("calls by set", hook_chains::by_set_sql(false, 2, 16), "hook_chains_set", true),
+        ("calls by row", hook_chains::by_row_sql(false, 70, 16), "INTEGER PRIMARY KEY (rowid<?)", false),
+        ("calls of an event", hook_chains::by_row_sql(true, 2, 16), "hook_chains_event", false),
         ("pending events", sql(events::pending(1).build(DbBackend::Sqlite)), "events_pending", false),
     ] {
         let plan = plan(&fixture, &sql).await;
         assert!(plan.contains(index), "{what}: {plan}");
         assert!(sorts || !plan.contains("TEMP B-TREE"), "{what} sorts: {plan}");
-        for table in ["jobs", "deliveries", "events"] {
+        for table in ["jobs", "deliveries", "events", "c", "x"] {
             assert!(!plan.lines().any(|line| line.starts_with(&format!("SCAN {table}"))), "{what}: {plan}");
         }
     }

@@ -187,7 +187,7 @@ async fn hooked(store: &Store, instance: &crate::Instance) -> Box<crate::Hooked>
     let job = new_job(instance, "1@lid", SECRET_TEXT);
     Box::new(crate::Hooked {
         errors: None,
-        calls: vec![call],
+        chain: Some(super::hooks::chain(&[call])),
         kv: vec![crate::KvWrite { plugin: "p".to_owned(), key: "k".to_owned(), change: value }],
         sends: vec![crate::HookSend { plugin: "p".to_owned(), job, per_minute: 5 }],
     })
@@ -224,7 +224,7 @@ async fn everything_goes_with_its_instance(fixture: Fixture) {
     let epoch = store.take_ownership(instance.pk).await.unwrap();
     fill(store, instance.pk, epoch).await;
     let tables = tables(&raw).await;
-    assert_eq!(tables.len(), 8 + 5 + crate::device::TABLES.len(), "{tables:?}");
+    assert_eq!(tables.len(), 8 + 6 + crate::device::TABLES.len(), "{tables:?}");
     for table in &tables {
         assert!(rows(&raw, table).await > 0, "nothing was written into {table}");
     }
@@ -238,7 +238,7 @@ async fn everything_goes_with_its_instance(fixture: Fixture) {
     }
 
     store.delete_instance(instance.pk).await.unwrap();
-    let shared = ["plugins", "plugin_versions"];
+    let shared = ["plugins", "plugin_versions", "hook_sets"];
     for table in tables.iter().filter(|table| !shared.contains(&table.as_str())) {
         assert_eq!(rows(&raw, table).await, 0, "{table} keeps rows of a deleted instance");
     }
@@ -289,7 +289,7 @@ async fn entities_fit(fixture: Fixture) {
         )+ };
     }
     check!(instances api_keys jobs idempotency events endpoints deliveries attempts);
-    check!(plugins plugin_versions hook_calls hook_kv hook_sends);
+    check!(plugins plugin_versions hook_chains hook_sets hook_kv hook_sends);
     check!(device identities sessions prekeys signed_prekeys sender_keys sender_key_devices app_state_keys);
     check!(app_state_versions app_state_macs lid_mappings base_keys device_lists group_metadata tc_tokens);
     check!(sent_messages msg_secrets pending_inbound);

@@ -66,12 +66,14 @@ async fn from_nothing_to_a_running_hook_in_javascript() {
     let place = format!(" --url {} --key {KEY}", stage.kero.url);
     let told = fine(folder.path(), &format!("{push}{place}"));
     assert!(told.contains("order-number 0.1.0: uploaded") && told.contains("not active yet"), "{told}");
+    assert!(told.contains(", 1 cases passed"), "{told}");
     let told = fine(folder.path(), &format!("{push} --activate{place}"));
     assert!(told.contains("order-number 0.1.0: active"), "{told}");
     stage.receive(JANE, "where is order 4711?").await;
     assert_eq!(stage.wait_text("where is order 4711?").await["data"]["order"], "4711");
     let told = fine(folder.path(), &format!("kero plugin push --bundled redact --activate{place}"));
     assert!(told.contains("redact") && told.contains("active"), "{told}");
+    assert!(!told.contains("cases"), "none were run: {told}");
     let told = fails(folder.path(), &format!("{push} --url {} --key wrong-key-0123456789", stage.kero.url));
     assert!(told.contains("401 (unauthorized)"), "{told}");
     let told = fails(folder.path(), &format!("{push} --url http://127.0.0.1:9 --key {KEY}"));
@@ -201,8 +203,28 @@ fn mistakes_are_told_with_their_place_and_what_to_do() {
         ("export default () => 'nonsense';", &["shop 0.1.0", "nonsense"]),
         // a throw, with its line
         ("export default (event) => {\n  return event.nothing.text;\n}", &["shop 0.1.0: reject", "hook.js:2"]),
-        // a loop without an end
-        ("export default () => { for (;;); }", &["shop 0.1.0: cpu", "100 ms", "in hook.js", "limits.cpu_ms"]),
+        // loops without an end, with the line where their function begins: in a function, while the file is read, behind `await`, in a `try`
+        (
+            "export default (event) => {\n  let n = 0;\n  for (;;) {\n    n = Math.max(n, 1);\n  }\n}",
+            &["shop 0.1.0: cpu: more than 100 ms of CPU", "at default (hook.js:1:", "limits.cpu_ms"],
+        ),
+        (
+            "let n = 0;\nwhile (true) n = Math.max(n, 1);\nexport default (event) => event;",
+            &["shop 0.1.0: cpu", "hook.js"],
+        ),
+        (
+            "async function slow() {\n  for (;;) await null;\n}\nexport default async (event) => slow();",
+            &["shop 0.1.0: cpu", "hook.js"],
+        ),
+        (
+            "const spin = () => { for (;;); };\nexport default (event) => {\n  try { spin(); } catch {}\n  return event;\n}",
+            &["shop 0.1.0: cpu", "hook.js"],
+        ),
+        // one turn of this takes longer than is waited for
+        (
+            "const text = '['+'1,'.repeat(200000)+'1]';\nexport default () => { for (;;) JSON.parse(text); }",
+            &["shop 0.1.0: cpu", "100 ms", "in hook.js", "limits.cpu_ms"],
+        ),
         // a grant that is missing
         (
             "export default (event) => { kero.kv.set('k', 'v'); return event; }",
@@ -230,21 +252,32 @@ fn mistakes_are_told_with_their_place_and_what_to_do() {
     assert_eq!(cost(&fine(here, "kero plugin test shop")), cost(&fine(here, "kero plugin test shop")));
 }
 
+/// A process that would run for ever, whatever becomes of its test.
+struct Watching(std::process::Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `--watch` runs again when a file is saved.
 #[test]
 fn watching_runs_again_on_a_change() {
     use std::io::BufRead;
     let folder = TempDir::new().unwrap();
     fine(folder.path(), "kero plugin new shop");
-    let mut child = Command::new(binary())
+    let child = Command::new(binary())
         .args(["plugin", "test", "shop", "--watch"])
         .current_dir(folder.path())
         .env("KERO_HOOKS__DIST_DIR", dist())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    let mut child = Watching(child);
     let (sender, lines) = std::sync::mpsc::channel();
-    let out = child.stdout.take().unwrap();
+    let out = child.0.stdout.take().unwrap();
     std::thread::spawn(move || {
         std::io::BufReader::new(out).lines().map_while(Result::ok).for_each(|line| {
             let _ = sender.send(line);
@@ -265,8 +298,6 @@ fn watching_runs_again_on_a_change() {
     std::fs::write(folder.path().join("shop/hook.js"), "export default (event) => { throw new Error('mistake'); }")
         .unwrap();
     wait_for("mistake");
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// What `GET /plugins` needs nothing of: a gateway without any plugin writes nothing more per event than before.

@@ -32,13 +32,14 @@ fn trapping() -> Vec<u8> {
     )
 }
 
-fn kills() -> u32 {
-    std::env::var("KERO_CHAOS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20) / 2
+fn setting(name: &str, usual: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn effects_are_neither_lost_nor_doubled_over_kills() {
-    let mut random = rand::rngs::StdRng::seed_from_u64(11);
+    let kills = setting("KERO_CHAOS_KILLS", 20) / 2;
+    let mut random = rand::rngs::StdRng::seed_from_u64(setting("KERO_CHAOS_SEED", 11).into());
     let options = options().env("KERO_SENDING__ACK_TIMEOUT", "3s").env("KERO_SENDING__DOUBT_WAIT", "500ms");
     let mut stage = Stage::with(options).await;
     let people: Vec<String> = [JANE, JOHN].map(str::to_owned).to_vec();
@@ -61,7 +62,7 @@ async fn effects_are_neither_lost_nor_doubled_over_kills() {
     let raw = "on = [\"message\"]\non_error = \"raw\"\norder = 10";
     install(&stage.kero, &wasm_manifest("trapper", raw), &trapping()).await;
     let mut sent = Sent::new();
-    for kill in 0..kills() {
+    for kill in 0..kills {
         for n in 0..random.random_range(2..8) {
             let from = &people[random.random_range(0..people.len())];
             let text = format!("k{kill} n{n}");
@@ -79,7 +80,7 @@ async fn effects_are_neither_lost_nor_doubled_over_kills() {
     let trapped = stage.calls("trapper").await;
     println!(
         "hooks: {} kills, {} events, {} calls, {} spun, {} hung, {} trapped beside: lost 0, doubled 0",
-        kills(),
+        kills,
         sent.values().map(Vec::len).sum::<usize>(),
         calls.len(),
         of(&calls, "cpu"),

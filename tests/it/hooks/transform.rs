@@ -297,3 +297,66 @@ async fn a_slow_hook_of_one_instance_holds_up_no_other() {
     })
     .await;
 }
+
+/// A chat whose hook waits holds no other up, and keeps its own order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_call_of_one_chat_holds_no_other_up() {
+    const WAITS: &str = r#"
+export default async function handle(event) {
+  if (event.message.text === 'slow') await fetch(kero.config.hole, { timeout: 1500 }).catch(() => {});
+  return event;
+}"#;
+    let stage = Stage::new().await;
+    // takes connections and never answers
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hole = format!("http://{}/", listener.local_addr().unwrap());
+    let more = format!(
+        "on = [\"message\"]\non_error = \"raw\"\n[limits]\nwall_ms = 2000\n[grants]\nhttp = [\"{hole}*\"]\n\
+         [config.schema]\ntype = \"object\""
+    );
+    install(&stage.kero, &manifest("waits", "1", "transform", &more), WAITS.as_bytes()).await;
+    let config = json!({ "config": { "hole": hole } }).to_string().into_bytes();
+    stage.kero.request(reqwest::Method::PUT, "/plugins/waits/config", &[], Some(config)).await.expect(200);
+    // the instance of the plugin is there
+    stage.receive(JOHN, "first").await;
+    stage.wait_text("first").await;
+    stage.receive(JANE, "slow").await;
+    stage.receive(JANE, "behind").await;
+    let _kept = listener.accept().unwrap();
+    for n in 0..5 {
+        stage.receive(JOHN, &format!("quick {n}")).await;
+    }
+    stage.wait_text("quick 4").await;
+    assert_eq!(stage.texts().len(), 6, "the slow one is still called: {:?}", stage.texts());
+    stage.wait_text("behind").await;
+    let texts = stage.texts();
+    assert_eq!(texts[6..], ["slow", "behind"], "{texts:?}");
+}
+
+/// More events than one transaction takes, of two chats, whose chains run while those before are committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_goes_out_in_order_and_once() {
+    const EACH: usize = 300;
+    let stage = Stage::new().await;
+    let asked = |name: &str| manifest(name, "1", "transform", "on = [\"message\"]\non_error = \"dead\"");
+    install(&stage.kero, &asked("gate"), b"export default (event) => event;").await;
+    install(&stage.kero, &asked("mark"), b"export default (event) => { event.data.marked = true; return event; }")
+        .await;
+    stage.kero.post("/plugins/gate/suspend", json!({})).await.expect(200);
+    for n in 0..EACH {
+        stage.receive(JANE, &format!("{n} of jane")).await;
+        stage.receive(JOHN, &format!("{n} of john")).await;
+    }
+    stage.kero.post("/plugins/gate/deactivate", json!({})).await.expect(200);
+    let all = || async { (stage.texts().len() >= 2 * EACH).then_some(()) };
+    crate::support::eventually_within(std::time::Duration::from_secs(120), "all of them", all).await;
+    let texts = stage.texts();
+    for name in ["jane", "john"] {
+        let mine: Vec<&String> = texts.iter().filter(|text| text.ends_with(name)).collect();
+        let expected: Vec<String> = (0..EACH).map(|n| format!("{n} of {name}")).collect();
+        assert_eq!(mine, expected.iter().collect::<Vec<_>>());
+    }
+    let calls = stage.calls("mark").await;
+    let events: std::collections::HashSet<&str> = calls.iter().map(|it| it["event_id"].as_str().unwrap()).collect();
+    assert_eq!((calls.len(), events.len()), (2 * EACH, 2 * EACH), "one verdict for each");
+}

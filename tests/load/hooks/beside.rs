@@ -29,7 +29,7 @@ pub async fn api(http: &reqwest::Client, kero: &Kero, simulator: &Simulator) {
         let (http, url) = (http.clone(), simulator.url.clone());
         async move {
             for n in 0..400 {
-                say(&http, &url, n).await;
+                say(&http, &url, "spin", n).await;
             }
         }
     });
