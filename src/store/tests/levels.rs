@@ -65,14 +65,16 @@ async fn each_write_has_its_level(fixture: Fixture) {
 async fn a_full_disk_is_told_as_such() {
     let fixture = Fixture::sqlite().await;
     let (instance, _) = fixture.instance("a").await;
-    let writing = &fixture.store.inner.pools[0];
-    // the file may not grow any more: what SQLite says then is what it says when the disk is full
     let pages = Statement::from_string(sea_orm::DbBackend::Sqlite, "PRAGMA page_count");
-    let pages: i64 = writing.query_one_raw(pages).await.unwrap().unwrap().try_get("", "page_count").unwrap();
-    writing.execute_unprepared(&format!("PRAGMA max_page_count = {}", pages + 5)).await.unwrap();
+    let pages = fixture.store.inner.pools[0].query_one_raw(pages).await.unwrap().unwrap();
+    let pages: i64 = pages.try_get("", "page_count").unwrap();
+    fixture.store.close().await;
+    // the file may not grow much more: what SQLite says then is what it says when the disk is full
+    let max_size = (pages as u64 + 5) * 4_096;
+    let store = Store::open(StoreConfig { max_size, ..fixture.config.clone() }).await.unwrap();
     let mut accepted = 0;
     let error = loop {
-        match fixture.store.accept_job(new_job(&instance, "chat", &"x".repeat(2_000))).await {
+        match store.accept_job(new_job(&instance, "chat", &"x".repeat(2_000))).await {
             Ok(_) => accepted += 1,
             Err(error) => break error,
         }
@@ -80,8 +82,9 @@ async fn a_full_disk_is_told_as_such() {
     assert!(matches!(error, StoreError::Full(_)), "{error:?}");
     assert_eq!(error.class(), kero_domain::Class::Permanent);
     // what was answered is there; with space again the store goes on
-    let jobs = fixture.store.jobs_page(instance.pk, &[], None, 1_000).await.unwrap();
+    let jobs = store.jobs_page(instance.pk, &[], None, 1_000).await.unwrap();
     assert_eq!(jobs.len(), accepted);
-    writing.execute_unprepared("PRAGMA max_page_count = 1000000").await.unwrap();
-    accept(&fixture.store, new_job(&instance, "chat", "x")).await;
+    store.close().await;
+    let store = Store::open(fixture.config.clone()).await.unwrap();
+    accept(&store, new_job(&instance, "chat", "x")).await;
 }
