@@ -44,7 +44,9 @@
 //!    acknowledged to WhatsApp.
 //! 2. **gateway/events** commits it to the journal. Only then is it acknowledged: what was not committed is delivered
 //!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
-//! 3. The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
+//! 3. Where no transform has a say and nothing waits, that commit is the fan-out as well: the event gets its number and
+//!    its deliveries at once. Otherwise it is pending, and everything of its instance waits behind it.
+//!    The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
 //!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own); a chat whose hook is slow
 //!    holds up no other. Then verdict, changed data, one row for all calls of the chain, the hooks' staged writes and
 //!    sends, the instance's next sequence number and one delivery row per endpoint that wants it are one commit.

@@ -23,6 +23,8 @@ use std::time::Duration;
 /// The pass over due rows: the fallback when a wake was lost.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 const POLL_LIMIT: u64 = 1_000;
+/// Of rows that became due since, the wakes may be on their way.
+const UNDER_WAY_MS: i64 = 1_000;
 /// Counts what waits, for the metrics and for the limits of the queue.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// How long one read waits; a pause takes effect within it.
@@ -193,7 +195,8 @@ fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
 }
 
 async fn poll_due(gateway: &Gateway) {
-    match gateway.store().due_jobs(Timestamp::now(), POLL_LIMIT).await {
+    let due = Timestamp(Timestamp::now().0 - UNDER_WAY_MS);
+    match gateway.store().due_jobs(due, POLL_LIMIT).await {
         Ok(due) => {
             let mut claimed = 0;
             for job in due {
