@@ -47,8 +47,12 @@ fn seat(host: &Host, compiled: &Compiled, grants: bool, more: serde_json::Value)
 async fn misbehaves(host: &Host, compiled: &Compiled, language: usize) {
     for (text, in_rust, in_script) in TABLE {
         let words = [in_rust, in_script][language];
-        // making 32 MiB takes QuickJS its time, and more than the usual memory
-        let (cpu, wall, memory) = if text == "output" { (1000, 10_000, "128MiB") } else { (100, 500, "64MiB") };
+        // making 32 MiB, or as many lines as are too many, takes QuickJS its time, and the former more than the usual memory
+        let (cpu, wall, memory) = match text {
+            "output" => (1000, 10_000, "128MiB"),
+            "flood" => (1000, 10_000, "64MiB"),
+            _ => (100, 500, "64MiB"),
+        };
         let more = json!({"grants": everything(), "limits": {"cpu_ms": cpu, "wall_ms": wall, "memory": memory}});
         for reuse in [false, true] {
             let mut more = more.clone();

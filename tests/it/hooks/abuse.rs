@@ -40,7 +40,10 @@ async fn scripts_are_stopped_and_leave_nothing() {
     ] {
         // a plugin of its own for each, so that one's faults do not suspend it for the next
         let name = format!("abuse-{text}");
-        install(&stage.kero, &manifest(&name, "1", "transform", more), ABUSE.as_bytes()).await;
+        // making as much as is too much takes QuickJS its time
+        let longer = if text == "output" { "\n[limits]\ncpu_ms = 1000\nwall_ms = 5000" } else { "" };
+        let manifest = manifest(&name, "1", "transform", &format!("{more}{longer}"));
+        install(&stage.kero, &manifest, ABUSE.as_bytes()).await;
         stage.receive(JANE, text).await;
         let (received, event) = stage.sink.wait_for(text, |event| event["data"]["text"] == text).await;
         let told = received.headers.get("x-kero-hook-error").cloned().unwrap_or_default();
