@@ -164,22 +164,8 @@ async fn numbers(tx: &Tx, rows: &[&EventRow]) -> Result<Vec<Option<i64>>, StoreE
     for row in rows.iter().filter(|row| row.deliveries.is_none()) {
         counts.remove(&row.instance_pk);
     }
-    if counts.is_empty() {
-        return Ok(vec![None; rows.len()]);
-    }
-    let sql = format!(
-        "UPDATE instances SET next_seq = instances.next_seq + v.column2 FROM (VALUES {}) AS v
-         WHERE instances.pk = v.column1
-           AND NOT EXISTS (SELECT 1 FROM events e WHERE e.instance_pk = v.column1 AND e.fanout = 0)
-         RETURNING instances.pk, instances.next_seq",
-        tuples(0, counts.len(), 2)
-    );
-    let values = counts.iter().flat_map(|(pk, count)| values![*pk, *count]).collect();
-    let mut next = HashMap::new();
-    for row in tx.db.all(sql, values).await? {
-        let pk: i64 = row.try_get("", "pk")?;
-        next.insert(pk, row.try_get::<i64>("", "next_seq")? - counts.get(&pk).copied().unwrap_or_default());
-    }
+    let nothing_waits = "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.instance_pk = v.column1 AND e.fanout = 0)";
+    let mut next = raise(tx, &counts, nothing_waits).await?;
     let number = |row: &&EventRow| {
         let next = next.get_mut(&row.instance_pk)?;
         *next += 1;
@@ -264,7 +250,6 @@ async fn insert_again(
             None => new.then_some(Placed::Waits),
         });
     }
-    unused.retain(|_, count| *count > 0);
     if !moved.is_empty() {
         // none may pass over another's
         let ids: Vec<Value> = moved.iter().map(|(id, _)| Value::from(*id)).collect();
@@ -303,21 +288,26 @@ async fn deliver<'a, T>(
 /// back.
 pub(crate) async fn take_numbers(tx: &Tx, mut counts: BTreeMap<i64, i64>) -> Result<HashMap<i64, i64>, StoreError> {
     counts.retain(|_, count| *count != 0);
+    let first = raise(tx, &counts, "").await?;
+    // an instance that is gone; run by itself, its command fails alone
+    if first.len() == counts.len() { Ok(first) } else { Err(StoreError::NotFound) }
+}
+
+/// The same for those of the instances that meet a condition.
+async fn raise(tx: &Tx, counts: &BTreeMap<i64, i64>, condition: &str) -> Result<HashMap<i64, i64>, StoreError> {
     if counts.is_empty() {
         return Ok(HashMap::new());
     }
     let sql = format!(
         "UPDATE instances SET next_seq = instances.next_seq + v.column2 FROM (VALUES {}) AS v
-         WHERE instances.pk = v.column1 RETURNING instances.pk, instances.next_seq",
+         WHERE instances.pk = v.column1 {condition} RETURNING instances.pk, instances.next_seq",
         tuples(0, counts.len(), 2)
     );
     let values = counts.iter().flat_map(|(pk, count)| values![*pk, *count]).collect();
     let mut first = HashMap::new();
     for row in tx.db.all(sql, values).await? {
         let pk: i64 = row.try_get("", "pk")?;
-        let count = counts.remove(&pk).ok_or(StoreError::NotFound)?;
-        first.insert(pk, row.try_get::<i64>("", "next_seq")? - count);
+        first.insert(pk, row.try_get::<i64>("", "next_seq")? - counts.get(&pk).copied().unwrap_or_default());
     }
-    // an instance that is gone; run by itself, its command fails alone
-    if counts.is_empty() { Ok(first) } else { Err(StoreError::NotFound) }
+    Ok(first)
 }

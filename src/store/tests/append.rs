@@ -12,6 +12,7 @@ on_both!(
     numbered_at_once_and_densely,
     nothing_overtakes_what_waits,
     only_endpoints_that_are_there_get_deliveries,
+    what_one_source_reports_keeps_its_order,
     a_group_of_sends_is_told_apart,
 );
 
@@ -91,6 +92,28 @@ async fn only_endpoints_that_are_there_get_deliveries(fixture: Fixture) {
     store.delete_endpoint(Some(instance.pk), goes.id).await.unwrap();
     store.append_events(instance.pk, epoch, vec![to(message(1), &[&stays, &goes])]).await.unwrap();
     assert_eq!(delivered(store, instance.pk).await, 1);
+}
+
+/// Receipts and other events that were submitted one after the other, without waiting, and so meet in groups.
+async fn what_one_source_reports_keeps_its_order(fixture: Fixture) {
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let report = async |n: usize| {
+        let (ids, entry) = (["none".to_owned()], to(message(n), &[]));
+        let appended = match n % 3 {
+            0 => store.append_events(instance.pk, epoch, vec![entry]).await,
+            _ => store.record_receipt(instance.pk, epoch, &ids, "x", Some(JobState::Read), entry).await,
+        };
+        assert_eq!(appended.unwrap().new, 1);
+    };
+    for n in (0..60).step_by(6) {
+        tokio::join!(
+            biased;
+            report(n), report(n + 1), report(n + 2), report(n + 3), report(n + 4), report(n + 5)
+        );
+    }
+    let expected: Vec<_> = (0..60).map(|n| (n as i64 + 1, n.to_string())).collect();
+    assert_eq!(shown(store, instance.pk).await, expected);
 }
 
 /// Intents and results that meet in one group, of jobs in all sorts of states.

@@ -2,7 +2,8 @@
 //!
 //! A command that several callers submitted without waiting for each other has no order that they could rely on;
 //! one that a caller waited for is not in the same group. What remains to be kept is the order of device writes
-//! (a future may be dropped after its command was sent), and everything around a command that runs by itself.
+//! (a future may be dropped after its command was sent), the order of events, which are appended in it at the end, and
+//! everything around a command that runs by itself.
 
 use super::{OnConflict, Op, Pending, Tx, put};
 use crate::append::{self, Appended, EventRow};
@@ -33,8 +34,6 @@ impl Step {
         match (self.kind, kind) {
             (Kind::Run, _) | (Kind::Device, Kind::Put(..)) => true,
             (Kind::Put(mine, _), Kind::Put(table, _)) => mine == table,
-            // the events of one source come in their order
-            (Kind::Receipt, Kind::Append) | (Kind::Append, Kind::Receipt) => true,
             _ => false,
         }
     }
@@ -168,7 +167,7 @@ fn events(op: &Op) -> Vec<&EventRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Kind::{Append, Device, Receipt, Run, Settle};
+    use Kind::{Device, Receipt, Run, Settle};
 
     fn steps(kinds: &[Kind]) -> Vec<(Kind, Vec<usize>)> {
         plan(kinds.iter().copied().map(Some)).into_iter().map(|step| (step.kind, step.members)).collect()
@@ -179,12 +178,6 @@ mod tests {
         let group = [Receipt, Settle, Receipt, Settle, Receipt];
         assert_eq!(steps(&group), [(Settle, vec![1, 3]), (Receipt, vec![0, 2, 4])]);
         assert_eq!(steps(&[Settle, Receipt, Settle]), [(Settle, vec![0, 2]), (Receipt, vec![1])]);
-    }
-
-    #[test]
-    fn what_one_source_reports_keeps_its_order() {
-        let group = [Receipt, Append, Receipt, Append];
-        assert_eq!(steps(&group), group.iter().enumerate().map(|(n, kind)| (*kind, vec![n])).collect::<Vec<_>>());
     }
 
     #[test]
