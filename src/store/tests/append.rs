@@ -120,7 +120,7 @@ async fn what_one_source_reports_keeps_its_order(fixture: Fixture) {
 async fn a_group_of_sends_is_told_apart(fixture: Fixture) {
     let store = &fixture.store;
     let (instance, epoch) = fixture.instance("a").await;
-    let mut sends = tokio::task::JoinSet::new();
+    let mut jobs = Vec::new();
     for n in 0u8..48 {
         let job = accept(store, new_job(&instance, &format!("{n}@s.whatsapp.net"), "x")).await;
         match n % 4 {
@@ -129,6 +129,10 @@ async fn a_group_of_sends_is_told_apart(fixture: Fixture) {
             2 => drop(store.cancel_job(job.id, "c", "e", None, Timestamp::now()).await.unwrap()),
             _ => {}
         }
+        jobs.push((n, job));
+    }
+    let mut sends = tokio::task::JoinSet::new();
+    for (n, job) in jobs {
         let store = store.clone();
         sends.spawn(async move {
             let intent = store.intend_job(job.id, instance.pk, epoch, vec![n, 0], Timestamp::now()).await.unwrap();
