@@ -17,7 +17,7 @@ pub const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ("kero_delivery_attempts_total", Kind::Counter, "Tries to deliver an event, by endpoint and outcome."),
     ("kero_delivery_blocked_total", Kind::Counter, "Requests that the guard refused to make, by reason."),
     ("kero_delivery_breaker_state", Kind::Gauge, "An endpoint's breaker: 0 closed, 1 half open, 2 open."),
-    ("kero_delivery_lag_seconds", Kind::Histogram, "From an event's fan-out to its delivery."),
+    ("kero_delivery_lag_seconds", Kind::Histogram, "From an event to its delivery; replays by hand are not in it."),
     ("kero_delivery_oldest_pending_seconds", Kind::Gauge, "How long the oldest delivery waits, by endpoint."),
     ("kero_delivery_pending", Kind::Gauge, "Deliveries that wait, by endpoint."),
     (

@@ -6,8 +6,8 @@ use super::prepare::{self, Prepared};
 use super::timing::Timings;
 use crate::hooks::{self, Shaping};
 use crate::{Gateway, crash};
-use kero_domain::Timestamp;
-use kero_store::{Attempt, Delivery, DeliveryOutcome, Hooked, StoreError, Trigger};
+use kero_domain::{EventKind, Timestamp};
+use kero_store::{Attempt, Delivery, DeliveryOutcome, Hooked, RawEvent, StoreError, Trigger};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -178,13 +178,47 @@ fn measure(delivery: &Delivery, outcome: &Result<Answer, Failure>, leads_to: Del
             metrics::histogram!("kero_delivery_seconds", "phase" => phase).record(took);
         }
     }
-    if leads_to == DeliveryOutcome::Delivered {
-        metrics::histogram!("kero_delivery_lag_seconds").record(delivery.created_at.until(Timestamp::now()));
+    // what was replayed by hand is as late as the hand
+    if leads_to == DeliveryOutcome::Delivered && delivery.trigger == Trigger::Event {
+        metrics::histogram!("kero_delivery_lag_seconds").record(began(delivery).until(Timestamp::now()));
     }
-    if leads_to == DeliveryOutcome::Dead {
-        // one line for the end of a delivery that nobody got
-        tracing::warn!(delivery = %delivery.id, event = %delivery.event.id, endpoint = %delivery.endpoint.id, request_id = delivery.event.request_id, "a delivery is dead; it can be replayed");
+}
+
+/// When the event came about here, which its id says; its fan-out may have waited for hooks.
+fn began(delivery: &Delivery) -> Timestamp {
+    let Some(moment) = delivery.event.id.0.get_timestamp() else { return delivery.created_at };
+    let (secs, nanos) = moment.to_unix();
+    let millis = secs.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000));
+    i64::try_from(millis).map_or(delivery.created_at, Timestamp)
+}
+
+/// One line for the end of a delivery.
+fn tell_end(delivery: &Delivery, attempts: u32, outcome: DeliveryOutcome) {
+    let (event, endpoint) = (&delivery.event, &delivery.endpoint);
+    let (request_id, correlation_id) = (event.request_id.as_deref(), correlation_id(event));
+    match outcome {
+        DeliveryOutcome::Retry { .. } => {}
+        DeliveryOutcome::Delivered => tracing::info!(
+            request_id, correlation_id, event = %event.id, kind = %event.kind, delivery = %delivery.id,
+            endpoint = %endpoint.id, attempts, "delivered"
+        ),
+        DeliveryOutcome::Dead => tracing::warn!(
+            request_id, correlation_id, event = %event.id, kind = %event.kind, delivery = %delivery.id,
+            endpoint = %endpoint.id, attempts, "a delivery is dead; it can be replayed"
+        ),
     }
+}
+
+/// The caller's name for the send that an event is the end of.
+fn correlation_id(event: &RawEvent) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        correlation_id: String,
+    }
+    if event.kind != EventKind::MessageAck {
+        return None;
+    }
+    serde_json::from_str::<Named>(event.data.get()).ok().map(|named| named.correlation_id)
 }
 
 /// Records a try, for as long as it takes. Unrecorded, it is made again after a restart, under the same `webhook-id`.
@@ -195,19 +229,33 @@ pub(super) async fn record(gateway: Gateway, delivery: Delivery, tried: Tried) {
         attempt = attempt.n, status = attempt.http_status, error = attempt.error, total_ms = attempt.total_ms, "delivery attempt"
     );
     let mut tries = 0u64;
-    let pk = delivery.event.instance_pk;
+    let (pk, n) = (delivery.event.instance_pk, attempt.n);
     loop {
         let (attempt, request) = (attempt.clone(), request.clone());
         let recorded = match judged.clone() {
-            None => gateway.store().record_attempt(pk, delivery.id, attempt, outcome, request).await.map(drop),
+            None => gateway.store().record_attempt(pk, delivery.id, attempt, outcome, request).await,
             Some(left) => {
                 let done = gateway.store().record_judged_attempt(&delivery, attempt, outcome, request, left).await;
-                done.map(|(jobs, over_quota)| hooks::took_sends(&gateway, &delivery, &jobs, &over_quota))
+                done.map(|(jobs, over_quota)| {
+                    hooks::took_sends(&gateway, &delivery, &jobs, &over_quota);
+                    true
+                })
             }
         };
-        let Err(error) = recorded else { break };
-        if gateway.inner.stopping.is_cancelled() || matches!(error, StoreError::NotFound | StoreError::Closed) {
+        let error = match recorded {
+            Ok(changed) => {
+                if changed {
+                    tell_end(&delivery, n, outcome);
+                }
+                break;
+            }
+            // its endpoint or its instance is gone, and it went with them
+            Err(StoreError::NotFound) => return,
+            Err(error) => error,
+        };
+        if gateway.inner.stopping.is_cancelled() || matches!(error, StoreError::Closed) {
             metrics::counter!("kero_delivery_unrecorded_total").increment(1);
+            tracing::warn!(delivery = %delivery.id, event = %delivery.event.id, error = &error as &dyn std::error::Error, "the outcome of a try is not stored; it will be made again under the same webhook-id");
             return;
         }
         tries += 1;
@@ -278,6 +326,9 @@ mod tests {
             sum += base;
         }
         assert_eq!(sum, (75 * 3600 + 35 * 60 + 5) * 1000);
+        // what failed together does not come back together
+        let waits: std::collections::HashSet<_> = (0..100).map(|_| format!("{:?}", next(8, 0, true))).collect();
+        assert!(waits.len() > 50, "{waits:?}");
         assert_eq!(next(9, 0, true), DeliveryOutcome::Dead, "the tenth was the last");
         // a hundred probes later the schedule stands where it stood
         assert!(matches!(next(109, 101, true), DeliveryOutcome::Retry { .. }));

@@ -1,5 +1,6 @@
-//! The one HTTP client that may talk to other people's hosts. It connects where the guard lets it, follows no redirect,
-//! takes no system proxy, which would connect elsewhere, and holds little of what it is answered.
+//! The one HTTP client that may talk to other people's hosts: webhooks and hooks use it, and whatever else is to fetch by
+//! a URL that somebody gave (media, previews) must; a test of the house sees to it. It connects where the guard lets it,
+//! follows no redirect, takes no system proxy, which would connect elsewhere, and holds little of what it is answered.
 
 use super::guard::{self, UrlError};
 use super::resolve::{Lookup, Resolver, System};

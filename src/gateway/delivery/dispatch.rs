@@ -4,6 +4,7 @@
 //! rebuilt from the rows; a sweep finds what a lost wake left behind.
 
 use super::gate::Gate;
+use super::gauges;
 use super::places::{Kind, Places, SLOW};
 use super::turn::{self, Shared, TurnEnd};
 use super::{DeliveryConfig, Input};
@@ -26,6 +27,8 @@ const ENDPOINTS: usize = 16;
 const LENGTH: u64 = 32;
 /// The pass over all endpoints: the fallback when a wake was lost.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often what waits is counted for the metrics: as often as they are read, more or less.
+const MEASURE: Duration = Duration::from_secs(10);
 /// How often turns are looked at that take long.
 const WATCH: Duration = Duration::from_millis(250);
 /// How long an endpoint rests after a panic or a failed look-up.
@@ -81,14 +84,19 @@ struct Dispatcher {
     lanes: HashMap<EndpointId, Lane>,
     places: Places,
     turns: JoinSet<(EndpointId, Line, TurnEnd)>,
+    /// Endpoints that the metrics name.
+    shown: HashSet<EndpointId>,
 }
 
 pub(super) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<Input>) {
     let config = gateway.inner.delivery.config.clone();
     let stopping = gateway.inner.stopping.clone();
     let places = Places::new(config.concurrency);
-    let mut dispatcher = Dispatcher { gateway, config, lanes: HashMap::new(), places, turns: JoinSet::new() };
+    let (lanes, turns, shown) = (HashMap::new(), JoinSet::new(), HashSet::new());
+    let mut dispatcher = Dispatcher { gateway, config, lanes, places, turns, shown };
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut measure = tokio::time::interval(MEASURE);
+    measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut watch = tokio::time::interval(WATCH);
     watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -99,10 +107,8 @@ pub(super) async fn run(gateway: Gateway, mut inbox: mpsc::UnboundedReceiver<Inp
         tokio::select! {
             Some(input) = inbox.recv() => dispatcher.take(input).await,
             Some(ended) = dispatcher.turns.join_next() => dispatcher.ended(ended.ok()),
-            _ = sweep.tick(), if !stopping.is_cancelled() => {
-                dispatcher.sweep().await;
-                dispatcher.measure().await;
-            }
+            _ = sweep.tick(), if !stopping.is_cancelled() => dispatcher.sweep().await,
+            _ = measure.tick(), if !stopping.is_cancelled() => dispatcher.measure().await,
             _ = watch.tick(), if !dispatcher.turns.is_empty() => dispatcher.demote(),
             () = tokio::time::sleep(sleep), if !stopping.is_cancelled() => {}
             () = stopping.cancelled(), if dispatcher.turns.is_empty() => return,
@@ -165,24 +171,11 @@ impl Dispatcher {
     }
 
     /// What waits for whom, for the metrics.
-    async fn measure(&self) {
+    async fn measure(&mut self) {
         let Ok(pending) = self.gateway.store().pending_deliveries().await else { return };
-        let now = Timestamp::now();
-        let mut waiting: HashMap<EndpointId, (u64, Duration)> =
-            pending.iter().map(|found| (found.endpoint, (found.count, found.oldest.until(now)))).collect();
-        for (id, lane) in &self.lanes {
-            let (count, oldest) = waiting.remove(id).unwrap_or_default();
-            let id = id.to_string();
-            let level = lane.gate.lock().unwrap_or_else(PoisonError::into_inner).level();
-            metrics::gauge!("kero_delivery_pending", "endpoint" => id.clone()).set(count as f64);
-            metrics::gauge!("kero_delivery_oldest_pending_seconds", "endpoint" => id.clone()).set(oldest.as_secs_f64());
-            metrics::gauge!("kero_delivery_breaker_state", "endpoint" => id).set(level);
-        }
-        for (id, (count, oldest)) in waiting {
-            let id = id.to_string();
-            metrics::gauge!("kero_delivery_pending", "endpoint" => id.clone()).set(count as f64);
-            metrics::gauge!("kero_delivery_oldest_pending_seconds", "endpoint" => id).set(oldest.as_secs_f64());
-        }
+        let level = |lane: &Lane| lane.gate.lock().unwrap_or_else(PoisonError::into_inner).level();
+        let levels = self.lanes.iter().map(|(id, lane)| (*id, level(lane)));
+        gauges::show(&mut self.shown, &pending, levels);
     }
 
     /// The next moment at which a lane with room wants to be looked at.

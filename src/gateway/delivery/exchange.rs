@@ -57,10 +57,7 @@ impl<'a> Target<'a> {
 
 /// Where a URL leads, if the guard lets it.
 fn uri(config: &DeliveryConfig, url: &str) -> Result<Uri, String> {
-    let url = guard::check_url(url, &config.allow_networks).map_err(|why| {
-        metrics::counter!("kero_delivery_blocked_total", "reason" => "literal").increment(1);
-        format!("the URL {why}")
-    })?;
+    let url = guard::check_url(url, &config.allow_networks).map_err(|why| format!("the URL {why}"))?;
     url.as_str().parse().map_err(|_| "the URL is none that a request can be sent to".to_owned())
 }
 
@@ -76,9 +73,12 @@ pub(crate) async fn exchange(
     let limit = target.endpoint.timeout.unwrap_or(delivery.config.timeout);
     let (result, mut timings) = timing::measured(tokio::time::timeout(limit, async {
         let uri = match &prepared.url {
-            Some(url) => uri(&delivery.config, url)?,
-            None => target.uri.clone()?,
+            Some(url) => uri(&delivery.config, url),
+            None => target.uri.clone(),
         };
+        let uri = uri.inspect_err(|_| {
+            metrics::counter!("kero_delivery_blocked_total", "reason" => "literal").increment(1);
+        })?;
         let mut request = Request::new(Full::new(prepared.body.clone()));
         *request.method_mut() = prepared.method.clone();
         *request.uri_mut() = uri;

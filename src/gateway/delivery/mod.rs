@@ -11,6 +11,7 @@ pub(crate) mod client;
 mod dispatch;
 pub(crate) mod exchange;
 mod gate;
+mod gauges;
 pub mod guard;
 mod places;
 pub(crate) mod prepare;
