@@ -129,6 +129,16 @@ async fn each_misbehaviour_ends_in_time_and_in_the_right_conclusion() {
     ] {
         taken(&test(&kero, &Hostile::answering(answer).await.url).await, status);
     }
+    // and when the connection is reset behind it
+    let reset = Hostile::start(|mut stream, counts| {
+        Box::pin(async move {
+            request(&mut stream, &counts).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nwell, ").await;
+            stream.set_zero_linger().unwrap();
+        })
+    })
+    .await;
+    taken(&test(&kero, &reset.url).await, 200);
     let redirect: &'static str = Box::leak(
         format!("HTTP/1.1 301 Moved\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", other.url).into_boxed_str(),
     );
@@ -212,6 +222,8 @@ async fn each_misbehaviour_ends_in_time_and_in_the_right_conclusion() {
             Some(status) => refused(&result, status),
             None => failed(&result, "the exchange failed"),
         }
+        let head = result["response_head"].as_str().unwrap_or_default();
+        assert_eq!(head.len(), if status.is_some() { 16_384 } else { 0 }, "{head:?}: as much is kept, and no more");
         eventually("the connection is given up", || async {
             (endless.counts.ended.load(Ordering::SeqCst) == 1).then_some(())
         })

@@ -97,6 +97,46 @@ fn rooms_inside_the_gateway_know_only_what_lies_before_them() {
     }
 }
 
+/// Requests to hosts that other people name go through the guard: `delivery::client::Client` makes them, for webhooks and
+/// hooks today, for media and previews once they are fetched by URL. Nothing else in the gateway may reach out. (The
+/// client library of `whatsapp` talks to WhatsApp's own hosts, the commands of the root to the gateway that they are told.)
+#[test]
+fn only_the_guarded_client_reaches_other_peoples_hosts() {
+    let clients = [
+        ("reqwest", &["Cargo.toml"][..]),
+        ("ureq", &[]),
+        ("whatsapp-rust-ureq-http-client", &["src/whatsapp/Cargo.toml"]),
+        ("hyper-rustls", &["src/gateway/Cargo.toml"]),
+    ];
+    for manifest in files(root(), "Cargo.toml") {
+        let name = relative(&manifest);
+        if name.starts_with("plugins/") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let text = text.split("[dev-dependencies]").next().unwrap();
+        for (library, allowed) in clients {
+            let named = text.lines().any(|line| line.starts_with(&format!("{library}.workspace")));
+            assert!(!named || allowed.contains(&name.as_str()), "{name} names {library}");
+        }
+    }
+    for file in files(&root().join("src"), ".rs") {
+        let name = relative(&file);
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (word, homes) in [
+            ("hyper_util::client", &["src/gateway/delivery/"][..]),
+            ("HttpConnector", &["src/gateway/delivery/client.rs"]),
+            ("TcpStream::connect", &["src/whatsapp/transport.rs", "src/simulator/", "src/demo/"]),
+            ("lookup_host", &["src/whatsapp/transport.rs", "src/gateway/delivery/resolve.rs"]),
+            ("reqwest::", &["src/plugin/", "src/demo/"]),
+            ("UreqHttpClient", &["src/whatsapp/http.rs", "src/simulator/"]),
+        ] {
+            let named = text.contains(word) && !name.ends_with("tests.rs");
+            assert!(!named || homes.iter().any(|home| name.starts_with(home)), "{name} names {word}");
+        }
+    }
+}
+
 #[test]
 fn files_stay_short() {
     let mut long = Vec::new();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attempts;
 mod bad_input;
 mod baileys;
 mod catalogue;
@@ -17,8 +18,10 @@ mod hangups;
 mod hooks;
 mod hostile;
 mod house;
+mod http2;
 mod ledger;
 mod lifecycle;
+mod measured;
 mod promises;
 mod queue;
 mod rates;

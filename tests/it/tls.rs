@@ -6,7 +6,7 @@ use crate::support::{Kero, Options, eventually, person, simulator};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kero_simulator::Script;
+use kero_simulator::{Script, Simulator};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -15,24 +15,40 @@ use rustls::sign::CertifiedKey;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
+use tokio_rustls::TlsAcceptor;
 
 /// The answer of a server that knows nothing newer than TLS 1.0: a `ServerHello` of that version, with one of its suites.
 const TLS_1_0: &[u8] = b"\x16\x03\x01\x00\x2a\x02\x00\x00\x26\x03\x01\
     0123456789abcdef0123456789abcdef\x00\x00\x2f\x00";
 
 /// An authority of our own, and certificates that are wrong in one way each.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A gateway that trusts it.
+    pub async fn trusted(&self, simulator: &Simulator) -> Kero {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &self.pem).unwrap();
+        Kero::start_with(simulator, Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap())).await
+    }
+
+    /// For `localhost`, where nothing but HTTP/2 is spoken.
+    pub fn http2(&self) -> TlsAcceptor {
+        let (chain, key) = self.certificate("localhost", false, true);
+        let mut config = builder().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A TLS server with a certificate for `name`; one that is `expired`, or that nobody `signed`.
@@ -73,7 +89,7 @@ fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerC
 }
 
 async fn serve(config: ServerConfig) -> String {
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let server = Hostile::start(move |stream, counts| {
         let acceptor = acceptor.clone();
         Box::pin(async move {
@@ -91,10 +107,7 @@ async fn serve(config: ServerConfig) -> String {
 async fn tls_is_checked() {
     let simulator = simulator().await;
     let authority = Authority::new();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &authority.pem).unwrap();
-    let trusting = Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap());
-    let kero = Kero::start_with(&simulator, trusting).await;
+    let kero = authority.trusted(&simulator).await;
     kero.create("a").await;
     let good = test(&kero, &authority.serve("localhost", false, true).await).await;
     assert!(good["delivered"] == true && good["connect_ms"].is_u64() && good["dns_ms"].is_u64(), "{good}");
@@ -122,15 +135,9 @@ async fn tls_is_checked() {
 async fn an_endpoint_may_speak_http_2() {
     let simulator = simulator().await;
     let authority = Authority::new();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &authority.pem).unwrap();
-    let trusting = Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap());
-    let kero = Kero::start_with(&simulator, trusting).await;
+    let kero = authority.trusted(&simulator).await;
     kero.paired(&simulator, "a", "491528500001").await;
-    let (chain, key) = authority.certificate("localhost", false, true);
-    let mut config = builder().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = authority.http2();
     let seen: Arc<Mutex<Vec<(hyper::Version, String)>>> = Arc::default();
     let noting = seen.clone();
     let server = Hostile::start(move |stream, _| {
@@ -175,16 +182,10 @@ async fn an_endpoint_may_speak_http_2() {
 async fn what_http_2_says_was_not_begun_is_sent_again() {
     let simulator = simulator().await;
     let authority = Authority::new();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &authority.pem).unwrap();
-    let trusting = Options::default().env("SSL_CERT_FILE", file.path().to_str().unwrap());
-    let kero = Kero::start_with(&simulator, trusting).await;
+    let kero = authority.trusted(&simulator).await;
     kero.create("a").await;
     for (reason, delivered) in [(h2::Reason::REFUSED_STREAM, true), (h2::Reason::INTERNAL_ERROR, false)] {
-        let (chain, key) = authority.certificate("localhost", false, true);
-        let mut config = builder().with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let acceptor = authority.http2();
         let server = Hostile::start(move |stream, counts| {
             let acceptor = acceptor.clone();
             Box::pin(async move {
