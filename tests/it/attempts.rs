@@ -3,6 +3,7 @@
 use crate::support::hostile::Hostile;
 use crate::support::{Behaviour, Kero, Options, Received, Sink, eventually, person, simulator};
 use kero_domain::Timestamp;
+use kero_gateway::{BreakerConfig, DeliveryConfig};
 use kero_simulator::{Script, Simulator};
 use serde_json::{Value, json};
 
@@ -39,6 +40,26 @@ async fn first_tries(kero: &Kero, count: usize) -> Vec<Value> {
         tries.extend(attempts);
     }
     tries
+}
+
+/// What is promised of deliveries by default is what the configuration says, not only what the code would do without one.
+#[test]
+fn the_defaults_are_those_of_the_configuration() {
+    let (configured, plain) = (kero::config::Config::defaults().unwrap().delivery, DeliveryConfig::default());
+    assert_eq!((&configured.schedule, configured.schedule.len()), (&plain.schedule, 9));
+    assert_eq!((configured.timeout, configured.disable_after), (plain.timeout, plain.disable_after));
+    assert_eq!((configured.max_response, configured.max_payload), (16 * 1024, 256 * 1024));
+    assert_eq!((configured.max_response, configured.max_payload), (plain.max_response, plain.max_payload));
+    assert_eq!((configured.concurrency, configured.per_endpoint), (plain.concurrency, plain.per_endpoint));
+    assert_eq!(configured.max_endpoints, plain.max_endpoints);
+    let breaker = BreakerConfig {
+        percent: configured.breaker_percent,
+        least: configured.breaker_least,
+        open: configured.breaker_open,
+        ceiling: configured.breaker_ceiling,
+    };
+    assert_eq!(breaker, plain.breaker);
+    assert!(configured.allow_networks.is_empty() && configured.allow_hosts.is_empty(), "the guard lets nobody through");
 }
 
 /// What fails together does not come back together: the waits lie within a fifth of what the endpoint's own schedule

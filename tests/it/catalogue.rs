@@ -155,6 +155,7 @@ async fn message_of_every_kind() {
         let sent = ann.client.send_message(to.clone(), message).await.unwrap().message_id;
         let data = stage.event("message", &message_type, |data| data["message_id"] == sent).await;
         assert_eq!(data["message_type"], message_type, "{data}");
+        assert_eq!(data["kind"].is_string(), message_type == "unknown", "WhatsApp's name for it: {data}");
         assert_eq!(data["sender"]["phone"], stage.peer);
         assert_eq!(data["chat"], stage.other().to_string());
     }

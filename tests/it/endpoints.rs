@@ -102,6 +102,16 @@ async fn each_endpoint_gets_what_it_wants_as_it_wants_it() {
     let secret = made["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("whsec_") && BASE64_STANDARD.decode(&secret[6..]).unwrap().len() == 32);
     endpoint(&kero, "a", json!({ "url": groups.url, "chat_types": ["group"] })).await;
+    let (this, others, sent) = (Sink::start().await, Sink::start().await, Sink::start().await);
+    for (sink, narrow) in [
+        (&this, json!({ "chats": ["491516000003", "491516000002"] })),
+        (&others, json!({ "chats": ["491516000003"] })),
+        (&sent, json!({ "direction": "out" })),
+    ] {
+        let mut body = json!({ "url": sink.url, "events": ["message"] });
+        body.as_object_mut().unwrap().extend(narrow.as_object().unwrap().clone());
+        endpoint(&kero, "a", body).await;
+    }
     endpoint(&kero, "a", json!({ "url": images.url, "message_types": ["image"], "events": ["message"] })).await;
     let made = kero
         .post("/endpoints", json!({ "url": global.url, "direction": "in", "events": ["message"] }))
@@ -139,6 +149,8 @@ async fn each_endpoint_gets_what_it_wants_as_it_wants_it() {
     .concat();
     ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public).verify(&signed, &signature).unwrap();
     wait_texts(&global, &["hi"]).await;
+    wait_texts(&this, &["hi"]).await;
+    assert!(others.received().is_empty() && sent.received().is_empty(), "of other chats, and its own ones");
     assert!(all.kinds().iter().any(|kind| kind.contains("pairing")), "all means all: {:?}", all.kinds());
     assert!(groups.events("message").is_empty() && images.received().is_empty(), "narrowed");
     assert!(!groups.events("status").is_empty(), "what has no chat is not kept out");
