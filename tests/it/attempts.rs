@@ -119,6 +119,31 @@ async fn each_try_says_when_it_was_made_and_who_makes_it() {
     assert_eq!(received[0].body, received[1].body);
 }
 
+/// What was sent once is what is sent again: neither a restart with another limit nor another wish of the endpoint changes
+/// a byte of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_goes_out_again_as_it_was_whatever_is_set_meanwhile() {
+    let (simulator, mut kero) = started(Options::default()).await;
+    let peer = person(&simulator, "491529000005", Script::Silent);
+    let sink = Sink::start().await;
+    sink.behave(Behaviour::Status(500));
+    endpoint(&kero, &sink.url, json!({ "retry_schedule": [3_600] })).await;
+    simulator.send_text(&peer, PHONE, &"x".repeat(6_000)).await.unwrap();
+    first_tries(&kero, 1).await;
+    kero.set_env("KERO_DELIVERY__MAX_PAYLOAD", "4096");
+    kero.restart().await;
+    let made = kero.get("/instances/a/endpoints").await.expect(200)["data"][0]["id"].clone();
+    let path = format!("/instances/a/endpoints/{}", made.as_str().unwrap());
+    let wish = json!({ "include": ["raw"] }).to_string().into_bytes();
+    kero.request(reqwest::Method::PATCH, &path, &[], Some(wish)).await.expect(200);
+    sink.behave(Behaviour::Status(200));
+    let delivery = kero.get("/instances/a/deliveries").await.expect(200)["data"][0]["id"].clone();
+    kero.post_empty(&format!("/instances/a/deliveries/{}/replay", delivery.as_str().unwrap())).await.expect(200);
+    eventually("the second try", || async { (sink.received().len() == 2).then_some(()) }).await;
+    let received = sink.received();
+    assert!(received[0].body == received[1].body, "{}", String::from_utf8_lossy(&received[1].body));
+}
+
 /// What an endpoint says when it refuses is in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_the_beginning_of_each_answer() {

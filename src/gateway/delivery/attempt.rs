@@ -311,6 +311,15 @@ mod tests {
     }
 
     #[test]
+    fn an_event_begins_before_its_fan_out() {
+        let before = Timestamp::now();
+        let mut late = delivery(0, 0);
+        let after = Timestamp::now();
+        late.created_at = after.after(Duration::from_secs(3_600));
+        assert!((before..=after).contains(&began(&late)));
+    }
+
+    #[test]
     fn ten_tries_over_three_days_and_probes_are_not_among_them() {
         let config = crate::DeliveryConfig::default();
         let again = Verdict::Retry { after: None };
