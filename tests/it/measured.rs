@@ -40,7 +40,8 @@ fn value(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let rest = rest.strip_suffix('}')?;
         let mut given: Vec<&str> = rest.split(',').filter(|label| !label.is_empty()).collect();
         let mut wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-        (given.sort_unstable(), wanted.sort_unstable());
+        given.sort_unstable();
+        wanted.sort_unstable();
         (found == name && given == wanted).then(|| value.parse().ok())?
     })
 }
