@@ -12,6 +12,7 @@ mod m20261125_000004_sending;
 mod m20261125_000005_hooks;
 mod m20261125_000006_reading;
 mod m20261128_000007_raw_in_webhooks;
+mod m20261128_000008_receipts_before_results;
 mod table;
 
 /// All migrations, oldest first.
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_hooks::Migration),
             Box::new(m20261125_000006_reading::Migration),
             Box::new(m20261128_000007_raw_in_webhooks::Migration),
+            Box::new(m20261128_000008_receipts_before_results::Migration),
         ]
     }
 }

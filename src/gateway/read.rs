@@ -1,7 +1,7 @@
 //! Reading jobs.
 
 use crate::load::Rates;
-use crate::worker::ack_event;
+use crate::worker::{LaneKey, ack_event};
 use crate::{Gateway, errors::fault};
 use kero_domain::{CorrelationId, Fault, FaultCode, InstanceId, JobId, JobState, Timestamp};
 use kero_store::{Job, QueueCount};
@@ -36,6 +36,12 @@ impl Gateway {
             return Err(FaultCode::JobNotCancellable.into());
         }
         self.inner.load.cancelled(job.instance_pk);
+        if let Some(handle) = self.inner.instances.by_pk(job.instance_pk) {
+            // it may have been what the chat's next one waited for
+            let key = LaneKey::of(&job);
+            handle.lane.forget(&key);
+            handle.lane.wake(key);
+        }
         self.inner.fanout.dirty(job.instance_pk);
         self.inner.waiters.end(job.id, crate::intake::JobEnd::Cancelled);
         self.job(id, correlation).await

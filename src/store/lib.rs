@@ -47,8 +47,8 @@ pub use hook_chains::{HookCall, NewHookCall, NewHookChain};
 pub use hooked::{HookSend, Hooked, Shaped};
 pub use instances::Instance;
 pub use jobs::{
-    Accepted, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, LaneAhead, NewJob, NextJob, QueueCount,
-    QueuedJob, Report, Settled, Settlement,
+    Accepted, AttemptCount, DeadFilter, DueJob, Idempotency, IntentOutcome, Job, JobName, LaneAhead, NewJob, NextJob,
+    QueueCount, QueuedJob, Report, Settled, Settlement,
 };
 pub use journal::Reading;
 pub use keys::ApiKey;

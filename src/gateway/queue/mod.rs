@@ -84,7 +84,8 @@ pub(crate) trait Queue: Send + Sync {
     fn push(&self, job: &Job);
     /// The next jobs to wake; waits at most `wait` for one.
     async fn next(&self, wait: Duration) -> Vec<Taken>;
-    /// Keeps an element in `kero_processing` until the lane's turn for `key` ends.
+    /// Keeps an element in `kero_processing` until the lane's turn for `key` ends. When the instance has its share of
+    /// the window there, or all have it together, it is finished instead: its row keeps the job.
     fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>);
     /// An element has done its work.
     fn finish(&self, element: Vec<u8>);
@@ -176,10 +177,13 @@ fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
             Taken::Element(bytes) => match element::resolve(&gateway.inner.instances, &bytes) {
                 Resolved::Job { handle, key } => {
                     // what cannot run now leaves at once: its row keeps the job
-                    if handle.lane.offer(key.clone()) {
-                        queue.keep(handle.pk, key, bytes);
-                    } else {
+                    if handle.lane.is_busy(&key) {
                         queue.finish(bytes);
+                    } else {
+                        queue.keep(handle.pk, key.clone(), bytes);
+                    }
+                    if !handle.lane.wakes(key.clone()) {
+                        queue.release(handle.pk, &key);
                     }
                 }
                 Resolved::Unknown => {

@@ -11,16 +11,19 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnecti
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-/// Elements in `kero_processing` at once.
+/// Elements kept in `kero_processing` at once, of all instances and of one.
 const WINDOW: usize = 1_024;
+const SHARE: usize = 256;
 /// Elements taken in one round trip after the first.
 const BATCH: usize = 63;
 /// Writes sent in one pipeline.
 const PIPELINE: usize = 256;
+/// Writes that wait for the server; while it does not answer, more are dropped.
+const WRITES: usize = 16_384;
 
 /// Names of the three lists; several gateways on one database each have a prefix.
 #[derive(Debug, Clone)]
@@ -74,15 +77,52 @@ enum Write {
     Remove(List, Vec<u8>),
 }
 
+/// What lanes work on: by instance and key.
+#[derive(Default)]
+struct Kept {
+    lanes: HashMap<i64, HashMap<LaneKey, Elements>>,
+    count: HashMap<i64, usize>,
+    all: usize,
+}
+
+impl Kept {
+    /// Gives the element back when there is no room for it.
+    fn keep(&mut self, instance_pk: i64, key: LaneKey, element: Vec<u8>) -> Option<Vec<u8>> {
+        let count = self.count.entry(instance_pk).or_default();
+        if *count >= SHARE || self.all >= WINDOW {
+            return Some(element);
+        }
+        *count += 1;
+        self.all += 1;
+        self.lanes.entry(instance_pk).or_default().entry(key).or_default().push(element);
+        None
+    }
+
+    fn release(&mut self, instance_pk: i64, key: &LaneKey) -> Elements {
+        let Some(lanes) = self.lanes.get_mut(&instance_pk) else { return Vec::new() };
+        let elements = lanes.remove(key).unwrap_or_default();
+        if lanes.is_empty() {
+            self.lanes.remove(&instance_pk);
+        }
+        self.all -= elements.len();
+        if let Some(count) = self.count.get_mut(&instance_pk) {
+            *count -= elements.len();
+            if *count == 0 {
+                self.count.remove(&instance_pk);
+            }
+        }
+        elements
+    }
+}
+
 pub(super) struct Redis {
     client: Client,
     manager: ConnectionManager,
     keys: QueueKeys,
     /// Blocking reads hold up everything else on their connection, so they have their own.
     reader: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    kept: Mutex<HashMap<(i64, LaneKey), Elements>>,
-    room: Notify,
-    writes: mpsc::UnboundedSender<Write>,
+    kept: Mutex<Kept>,
+    writes: mpsc::Sender<Write>,
 }
 
 impl Redis {
@@ -106,7 +146,7 @@ impl Redis {
             .set_max_delay(Duration::from_millis(500));
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)
             .map_err(|error| format!("{:?}", error.kind()))?;
-        let (writes, inbox) = mpsc::unbounded_channel();
+        let (writes, inbox) = mpsc::channel(WRITES);
         tokio::spawn(write_loop(manager.clone(), keys.clone(), inbox));
         Ok(Self {
             client,
@@ -114,17 +154,19 @@ impl Redis {
             keys: keys.clone(),
             reader: tokio::sync::Mutex::new(None),
             kept: Mutex::default(),
-            room: Notify::new(),
             writes,
         })
     }
 
+    /// What finds no room is dropped, like what cannot be written.
     fn write(&self, write: Write) {
-        let _ = self.writes.send(write);
+        if self.writes.try_send(write).is_err() {
+            metrics::counter!("kero_redis_dropped_total").increment(1);
+        }
     }
 
-    fn in_hand(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+    fn held(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, wait: Duration) -> RedisResult<Vec<Vec<u8>>> {
@@ -174,7 +216,7 @@ async fn take(connection: &mut MultiplexedConnection, keys: &QueueKeys, wait: Du
 }
 
 /// Sends writes in pipelines. What cannot be written is dropped: the reconciliation repairs the lists from the rows.
-async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: mpsc::UnboundedReceiver<Write>) {
+async fn write_loop(mut manager: ConnectionManager, keys: QueueKeys, mut inbox: mpsc::Receiver<Write>) {
     let mut writes = Vec::with_capacity(PIPELINE);
     while inbox.recv_many(&mut writes, PIPELINE).await > 0 {
         let mut pipe = Pipeline::new();
@@ -218,10 +260,6 @@ impl Queue for Redis {
     }
 
     async fn next(&self, wait: Duration) -> Vec<Taken> {
-        if self.in_hand() >= WINDOW {
-            let _ = tokio::time::timeout(wait, self.room.notified()).await;
-            return Vec::new();
-        }
         match self.read(wait).await {
             Ok(taken) => taken.into_iter().map(Taken::Element).collect(),
             Err(error) => {
@@ -233,7 +271,8 @@ impl Queue for Redis {
     }
 
     fn keep(&self, instance_pk: i64, key: LaneKey, element: Vec<u8>) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry((instance_pk, key)).or_default().push(element);
+        let left = self.held().keep(instance_pk, key, element);
+        left.into_iter().for_each(|element| self.finish(element));
     }
 
     fn finish(&self, element: Vec<u8>) {
@@ -241,11 +280,8 @@ impl Queue for Redis {
     }
 
     fn release(&self, instance_pk: i64, key: &LaneKey) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&(instance_pk, key.clone()));
-        for element in kept.into_iter().flatten() {
-            self.finish(element);
-        }
-        self.room.notify_one();
+        let kept = self.held().release(instance_pk, key);
+        kept.into_iter().for_each(|element| self.finish(element));
     }
 
     fn reject(&self, element: Vec<u8>) {
@@ -287,7 +323,7 @@ impl Queue for Redis {
     }
 
     fn kept(&self) -> HashSet<Vec<u8>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+        self.held().lanes.values().flat_map(HashMap::values).flatten().cloned().collect()
     }
 
     async fn scan(&self, list: List, from: u64, count: u64) -> Option<Vec<Vec<u8>>> {

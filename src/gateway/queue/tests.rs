@@ -75,6 +75,7 @@ pub(crate) fn job(chat: &str) -> Job {
         updated_at: now,
         ended_at: None,
         discarded_at: None,
+        receipt: None,
     }
 }
 

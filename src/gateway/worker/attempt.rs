@@ -10,7 +10,7 @@ use crate::crash;
 use crate::instances::View;
 use kero_domain::retry::jitter;
 use kero_domain::{Address, HeldReason, JobState, Timestamp};
-use kero_store::{IntentOutcome, Job, LaneAhead, NextJob, Settlement, StoreError};
+use kero_store::{AttemptCount, IntentOutcome, Job, LaneAhead, NextJob, Settlement, StoreError};
 use kero_whatsapp::SendError;
 
 /// What the lane does with the key afterwards.
@@ -98,6 +98,10 @@ pub(super) fn later(context: &LaneContext, error: &StoreError) -> TurnEnd {
 async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
     let view = context.view.borrow().clone();
     let Some(link) = view.link.clone() else { return TurnEnd::Idle };
+    if job.receipt.is_some() {
+        // in doubt until a receipt named it: whoever has it need not get it again
+        return settle(context, &view, &job, job.attempts, Settlement::Sent { at: Timestamp::now() }).await;
+    }
     let Ok(chat) = Address::parse(&job.chat) else {
         return settle(
             context,
@@ -117,14 +121,8 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
             }
             Err(SendError::NotConnected) => return TurnEnd::Idle,
             Err(error) => {
-                return settle(
-                    context,
-                    &view,
-                    &job,
-                    job.attempts,
-                    retry(context, &job, job.attempts + 1, "lookup-failed", &error),
-                )
-                .await;
+                let (attempts, ended) = unknown_recipient(context, &job, &error);
+                return settle(context, &view, &job, attempts, ended).await;
             }
         }
     }
@@ -184,12 +182,32 @@ async fn run(context: &LaneContext, job: Job, leave: Token) -> TurnEnd {
     settle(context, &view, &job, attempts, settlement).await
 }
 
+/// How long an instance is away before its jobs say so, and how many of them at once.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
+const MARKED: u64 = 500;
+
+/// The connection is lost: the jobs that could be sent say what they wait for.
+pub(super) async fn mark_offline(context: LaneContext) {
+    tokio::time::sleep(AWAY).await;
+    while context.view.borrow().link.is_none() && !context.gateway.inner.stopping.is_cancelled() {
+        match context.gateway.store().hold_offline(context.pk, Timestamp::now(), MARKED).await {
+            Ok(MARKED) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(instance = %context.id, error = &error as &dyn std::error::Error, "sends that wait for their instance do not say so");
+                return;
+            }
+        }
+    }
+}
+
 /// The recipient's rate is used up: the chat waits, and burns no attempt.
 async fn hold_for_rate(context: &LaneContext, view: &View, job: &Job, due_at: Timestamp) -> TurnEnd {
     if job.held == Some(HeldReason::Rate) && job.due_at == due_at {
         return TurnEnd::At(due_at);
     }
-    let hold = Settlement::Hold { reason: HeldReason::Rate, due_at, code: None, error: None, burn_attempt: false };
+    let hold =
+        Settlement::Hold { reason: HeldReason::Rate, due_at, code: None, error: None, count: AttemptCount::Undone };
     settle(context, view, job, job.attempts, hold).await
 }
 
@@ -249,7 +267,7 @@ async fn wait_for_ack(
 }
 
 fn doubt(due_at: Timestamp) -> Settlement {
-    Settlement::Hold { reason: HeldReason::InDoubt, due_at, code: None, error: None, burn_attempt: true }
+    Settlement::Hold { reason: HeldReason::InDoubt, due_at, code: None, error: None, count: AttemptCount::Kept }
 }
 
 fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOutcome) -> Settlement {
@@ -266,7 +284,7 @@ fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOut
                 due_at: now.after(config.retry.ceiling),
                 code: Some("463".to_owned()),
                 error: Some("WhatsApp restricts messages to people who have not written first.".to_owned()),
-                burn_attempt: false,
+                count: AttemptCount::Undone,
             }
         }
         AckOutcome::Refused(code @ (429 | 500..=599)) => retry(
@@ -281,7 +299,8 @@ fn acknowledged(context: &LaneContext, job: &Job, attempts: u32, outcome: AckOut
 }
 
 fn fail(code: &str, error: &str) -> Settlement {
-    Settlement::Failed { code: code.to_owned(), error: error.to_owned(), at: Timestamp::now() }
+    let (code, error) = (code.to_owned(), error.to_owned());
+    Settlement::Failed { code, error, count: AttemptCount::Kept, at: Timestamp::now() }
 }
 
 /// The next attempt by the schedule, or the end.
@@ -292,7 +311,7 @@ fn retry(context: &LaneContext, job: &Job, attempts: u32, code: &str, error: &Se
             due_at: Timestamp::now().after(jitter(delay, rand::random())),
             code: Some(code.to_owned()),
             error: Some(error.to_string()),
-            burn_attempt: true,
+            count: AttemptCount::Kept,
         },
         None => fail(code, &error.to_string()),
     }
@@ -306,12 +325,28 @@ fn refused_locally(context: &LaneContext, job: &Job, attempts: u32, error: &Send
             due_at: Timestamp::now().after(context.gateway.config().doubt_wait),
             code: None,
             error: None,
-            burn_attempt: false,
+            count: AttemptCount::Undone,
         },
         SendError::NotOnWhatsApp => fail("recipient-not-on-whatsapp", NOT_ON_WHATSAPP),
         SendError::Invalid(_) => fail("invalid-message", "WhatsApp's client library refused the message."),
         SendError::Transient(_) => retry(context, job, attempts, "send-failed", error),
     }
+}
+
+/// WhatsApp was asked for the number, and did not say whether it has it: an attempt, as one that ended later.
+fn unknown_recipient(context: &LaneContext, job: &Job, error: &SendError) -> (u32, Settlement) {
+    let attempts = job.attempts + 1;
+    let ended = match error {
+        SendError::Invalid(_) => fail("lookup-failed", &error.to_string()),
+        _ => retry(context, job, attempts, "lookup-failed", error),
+    };
+    let count = AttemptCount::Added;
+    let ended = match ended {
+        Settlement::Hold { reason, due_at, code, error, .. } => Settlement::Hold { reason, due_at, code, error, count },
+        Settlement::Failed { code, error, at, .. } => Settlement::Failed { code, error, count, at },
+        ended => ended,
+    };
+    (attempts, ended)
 }
 
 /// After a (re)connect: sends whose outcome is unknown wait a moment for receipts before they are sent again.

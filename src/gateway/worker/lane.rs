@@ -43,7 +43,12 @@ enum Input {
 
 impl Lane {
     pub(crate) fn wake(&self, key: LaneKey) {
-        let _ = self.inbox.send(Input::Wake(key));
+        self.wakes(key);
+    }
+
+    /// The same. `false`: the lane has ended, and nothing will come of it.
+    pub(crate) fn wakes(&self, key: LaneKey) -> bool {
+        self.inbox.send(Input::Wake(key)).is_ok()
     }
 
     pub(crate) fn wake_at(&self, key: LaneKey, at: Timestamp) {
@@ -133,6 +138,9 @@ struct Ready {
     credit: [u32; 3],
     /// Ready keys whose first job says that it waits for the instance's rate.
     marked: HashSet<LaneKey>,
+    /// Chats with a turn under way, and the keys of their other classes whose turn it was meanwhile: a chat has one
+    /// message in flight.
+    chats: HashMap<Arc<str>, Vec<LaneKey>>,
     /// Keys that are ready or running, as others see them.
     busy: Arc<Mutex<HashSet<LaneKey>>>,
 }
@@ -155,6 +163,13 @@ impl Ready {
         }
     }
 
+    /// A turn ended: the chat's other classes come first now.
+    fn ended(&mut self, key: &LaneKey) {
+        for key in self.chats.remove(&key.chat).into_iter().flatten() {
+            self.queues[class(key.priority)].push_front(key);
+        }
+    }
+
     /// A turn ended and none follows at once.
     fn rest(&self, key: &LaneKey) {
         if !self.known.contains(key) {
@@ -164,23 +179,29 @@ impl Ready {
 
     /// Weighted round robin; a class without work leaves its turns to the others.
     fn take(&mut self) -> Option<LaneKey> {
-        if self.queues.iter().all(VecDeque::is_empty) {
-            return None;
+        while !self.is_empty() {
+            let next = |ready: &Self| (0..3).find(|i| ready.credit[*i] > 0 && !ready.queues[*i].is_empty());
+            let index = next(self).or_else(|| {
+                self.credit = CLASSES.map(Priority::weight);
+                next(self)
+            })?;
+            let key = self.queues[index].pop_front()?;
+            if let Some(waiting) = self.chats.get_mut(&key.chat) {
+                waiting.push(key);
+                continue;
+            }
+            self.credit[index] -= 1;
+            self.chats.insert(key.chat.clone(), Vec::new());
+            self.known.remove(&key);
+            self.marked.remove(&key);
+            return Some(key);
         }
-        let next = |ready: &Self| (0..3).find(|i| ready.credit[*i] > 0 && !ready.queues[*i].is_empty());
-        let index = next(self).or_else(|| {
-            self.credit = CLASSES.map(Priority::weight);
-            next(self)
-        })?;
-        self.credit[index] -= 1;
-        let key = self.queues[index].pop_front()?;
-        self.known.remove(&key);
-        self.marked.remove(&key);
-        Some(key)
+        None
     }
 
+    /// No key may have a turn now.
     fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.queues.iter().all(VecDeque::is_empty)
     }
 
     /// Ready keys that were not marked before, by class.
@@ -198,16 +219,35 @@ async fn run(
     busy: Arc<Mutex<HashSet<LaneKey>>>,
     stopping: CancellationToken,
 ) {
+    let mut ready = Ready { busy, ..Ready::default() };
+    serve(&context, &mut inbox, &mut ready, stopping).await;
+    // whatever is kept for this lane in the queue is in its rows
+    inbox.close();
+    while let Some(input) = inbox.recv().await {
+        if let Input::Wake(key) = input {
+            ready.add(key);
+        }
+    }
+    let busy = ready.busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    busy.iter().for_each(|key| context.gateway.inner.queue.release(context.pk, key));
+}
+
+async fn serve(
+    context: &LaneContext,
+    inbox: &mut mpsc::UnboundedReceiver<Input>,
+    ready: &mut Ready,
+    stopping: CancellationToken,
+) {
+    let queue = context.gateway.inner.queue.clone();
     let limit = context.gateway.config().lane_concurrency.max(1);
     let mut view = context.view.clone();
-    let mut ready = Ready { busy, ..Ready::default() };
     let mut running: HashMap<LaneKey, bool> = HashMap::new();
     let mut timers: BTreeMap<Timestamp, HashSet<LaneKey>> = BTreeMap::new();
     let mut turns: JoinSet<(LaneKey, TurnEnd)> = JoinSet::new();
-    let mut generation = 0;
+    let (mut generation, mut was_online) = (0, false);
     if !view.borrow().paired {
         // the process may have ended between the logout and its consequence
-        attempt::fail_all(&context).await;
+        attempt::fail_all(context).await;
     }
     loop {
         let current = view.borrow_and_update().clone();
@@ -215,8 +255,13 @@ async fn run(
         if online && current.generation != generation {
             generation = current.generation;
             context.known.forget_all();
-            attempt::take_up(&context, current.epoch).await;
-            add_all(&context, &mut ready).await;
+            attempt::take_up(context, current.epoch).await;
+            add_all(context, ready).await;
+        }
+        if std::mem::replace(&mut was_online, online) && !online {
+            // they cannot run now: their rows keep them
+            ready.known.iter().for_each(|key| queue.release(context.pk, key));
+            context.gateway.inner.tasks.spawn(attempt::mark_offline(context.clone()));
         }
         let mut limited = None;
         while online && running.len() < limit && !ready.is_empty() {
@@ -260,18 +305,24 @@ async fn run(
             input = inbox.recv() => match input {
                 Some(Input::Wake(key)) => match running.get_mut(&key) {
                     Some(again) => *again = true,
-                    None => ready.add(key),
+                    None => {
+                        if !online {
+                            queue.release(context.pk, &key);
+                        }
+                        ready.add(key);
+                    }
                 },
                 Some(Input::WakeAt(key, at)) => { timers.entry(at).or_default().insert(key); }
-                Some(Input::WakeAll) => add_all(&context, &mut ready).await,
-                Some(Input::FailAll) => attempt::fail_all(&context).await,
+                Some(Input::WakeAll) => add_all(context, ready).await,
+                Some(Input::FailAll) => attempt::fail_all(context).await,
                 None => return,
             },
             Some(joined) = turns.join_next() => {
                 let Ok((key, end)) = joined else { continue };
                 let again = running.remove(&key).unwrap_or(false);
+                ready.ended(&key);
                 if end != TurnEnd::Settling {
-                    context.gateway.inner.queue.release(context.pk, &key);
+                    queue.release(context.pk, &key);
                 }
                 if let TurnEnd::At(at) = end {
                     timers.entry(at).or_default().insert(key.clone());
@@ -329,9 +380,25 @@ mod tests {
                 ready.add(LaneKey { chat: format!("{n}").into(), priority });
             }
         }
-        let first: Vec<_> = (0..110).filter_map(|_| ready.take()).collect();
+        let take = |ready: &mut Ready| ready.take().inspect(|key| ready.ended(key));
+        let first: Vec<_> = (0..110).filter_map(|_| take(&mut ready)).collect();
         let count = |priority| first.iter().filter(|key| key.priority == priority).count();
         assert_eq!((count(Priority::Interactive), count(Priority::Bulk), count(Priority::Background)), (80, 20, 10));
-        assert_eq!(std::iter::from_fn(|| ready.take()).count(), 490);
+        assert_eq!(std::iter::from_fn(|| take(&mut ready)).count(), 490);
+    }
+
+    #[test]
+    fn a_chat_has_one_turn_at_a_time_whatever_its_classes() {
+        let mut ready = Ready::default();
+        let key = |chat: &str, priority| LaneKey { chat: chat.into(), priority };
+        for (chat, priority) in [("a", Priority::Interactive), ("a", Priority::Bulk), ("b", Priority::Bulk)] {
+            ready.add(key(chat, priority));
+        }
+        let first = ready.take().unwrap();
+        assert_eq!(first, key("a", Priority::Interactive));
+        assert_eq!(ready.take(), Some(key("b", Priority::Bulk)), "the other class waits, the other chat does not");
+        assert_eq!((ready.take(), ready.is_empty()), (None, true));
+        ready.ended(&first);
+        assert_eq!((ready.take(), ready.take()), (Some(key("a", Priority::Bulk)), None));
     }
 }

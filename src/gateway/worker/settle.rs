@@ -23,7 +23,7 @@ pub(super) async fn settle(
         Settlement::Sent { at } => {
             (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More)
         }
-        Settlement::Failed { code, error, at } => (
+        Settlement::Failed { code, error, at, .. } => (
             Some(JobEnd::Failed { code: code.clone(), error: error.clone() }),
             Some(ack_event(job, JobState::Failed, Some((code, error)), attempts, *at)),
             TurnEnd::More,
@@ -44,7 +44,7 @@ pub(super) async fn settle(
                 if let Some(end) = end.filter(|_| settled.applied) {
                     gateway.inner.load.ended(context.pk, end == JobEnd::Sent);
                     events::appended(gateway, context.pk, settled.event, due);
-                    if let Settlement::Failed { code, error, at } = &settlement {
+                    if let Settlement::Failed { code, error, at, .. } = &settlement {
                         crash::point("before_dead_letter");
                         queue::report_dead(gateway, DeadLetter { job, code, reason: error, attempts, failed_at: *at });
                     }

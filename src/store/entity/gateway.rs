@@ -64,6 +64,7 @@ entity! { "jobs", jobs {
     retries: i32,
     attempts_before: i32,
     discarded_at: Option<i64>,
+    receipt: Option<String>,
 } }
 
 entity! { "idempotency", idempotency {

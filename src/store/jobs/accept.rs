@@ -63,6 +63,7 @@ impl Accept {
             updated_at: job.created_at,
             ended_at: None,
             discarded_at: None,
+            receipt: None,
         };
         let (answer, wait) = Answer::new();
         Ok((Self { row, key, job, answer }, wait))

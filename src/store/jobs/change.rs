@@ -64,6 +64,23 @@ impl Store {
         .await
     }
 
+    /// Says of at most `limit` queued jobs that are due that they wait for their instance to be online. How many.
+    pub async fn hold_offline(&self, instance_pk: i64, now: Timestamp, limit: u64) -> Result<u64, StoreError> {
+        let sql = format!(
+            "UPDATE jobs SET state = 'held', held = 'offline', updated_at = $1 WHERE id IN (
+               SELECT id FROM jobs WHERE instance_pk = $2 AND ended_at IS NULL AND state <> 'sending'
+                 AND (held IS NULL OR held <> 'offline') AND due_at <= $1 AND state = 'queued'
+               ORDER BY due_at, id LIMIT {limit}) AND state = 'queued'"
+        );
+        self.submit(instance_pk, None, crate::Durability::Process, |answer| {
+            Op::Run(work(answer, move |tx| {
+                let (sql, values) = (sql.clone(), values![now.0, instance_pk]);
+                Box::pin(async move { tx.db.run(sql, values).await })
+            }))
+        })
+        .await
+    }
+
     /// From now on the job's end is reported by an event: its request ended without it. A job that has ended stays
     /// as it is.
     pub async fn mark_asynchronous(&self, job: JobId) -> Result<(), StoreError> {

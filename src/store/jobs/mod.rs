@@ -60,6 +60,8 @@ pub struct Job {
     pub ended_at: Option<Timestamp>,
     /// When it was taken off the dead letters.
     pub discarded_at: Option<Timestamp>,
+    /// How far the message is by the receipts that came before its result: WhatsApp has it, whatever else is known.
+    pub receipt: Option<JobState>,
 }
 
 impl Job {
@@ -139,18 +141,30 @@ pub enum Settlement {
     Failed {
         code: String,
         error: String,
+        count: AttemptCount,
         at: Timestamp,
     },
-    /// Waits until `due_at`. With `burn_attempt` false the attempt that was begun is not counted.
+    /// Waits until `due_at`.
     Hold {
         reason: HeldReason,
         due_at: Timestamp,
         code: Option<String>,
         error: Option<String>,
-        burn_attempt: bool,
+        count: AttemptCount,
     },
     /// Back to `queued`; the attempt that was begun is not counted.
     Requeue,
+}
+
+/// What an attempt's end does to the count of attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptCount {
+    /// The intent counted it, if there was one.
+    Kept,
+    /// The intent counted it, and it was none.
+    Undone,
+    /// It failed before there was an intent.
+    Added,
 }
 
 /// The head of a lane.
@@ -253,6 +267,7 @@ fn job(sealer: &Sealer, row: Model, instance_id: InstanceId) -> Result<Job, Stor
         updated_at: Timestamp(row.updated_at),
         ended_at: row.ended_at.map(Timestamp),
         discarded_at: row.discarded_at.map(Timestamp),
+        receipt: row.receipt.as_deref().map(|text| word("receipt", text)).transpose()?,
     })
 }
 
@@ -285,5 +300,6 @@ fn row(sealer: &Sealer, job: &NewJob) -> Result<Model, StoreError> {
         retries: 0,
         attempts_before: 0,
         discarded_at: None,
+        receipt: None,
     })
 }

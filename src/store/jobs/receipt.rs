@@ -20,8 +20,11 @@ pub(crate) struct Receipt {
 }
 
 impl Store {
-    /// Moves the jobs whose WhatsApp ids a receipt names forward to `state` (delivered, read, played; never back, and
-    /// only jobs that were sent) and appends the event, in one transaction. Fenced.
+    /// Moves the jobs whose WhatsApp ids a receipt names forward to `state` (delivered, read, played; never back) and
+    /// appends the event, in one transaction. Fenced.
+    ///
+    /// Only jobs that were sent are moved. One whose intent is stored and whose result is not remembers the receipt: its
+    /// result starts from there.
     ///
     /// A receipt from a contact may come under another address than the job has (a LID for a number), so only the
     /// kind of chat is compared there; groups and broadcasts have one address, which must be the same.
@@ -80,10 +83,15 @@ async fn move_jobs(tx: &Tx, named: Vec<(&Receipt, &String)>) -> Result<(), Store
 /// `$1` now, then of each message: instance, WhatsApp id, new state, chat.
 pub(crate) fn update(rows: usize) -> String {
     format!(
-        "UPDATE jobs SET state = v.column3, updated_at = $1 FROM (VALUES {}) AS v
+        "UPDATE jobs SET state = CASE WHEN jobs.ended_at IS NULL THEN jobs.state ELSE v.column3 END,
+           receipt = CASE WHEN jobs.ended_at IS NULL THEN v.column3 ELSE jobs.receipt END, updated_at = $1
+         FROM (VALUES {}) AS v
          WHERE jobs.instance_pk = v.column1 AND jobs.message_id = v.column2
            AND (jobs.state = 'sent' OR (jobs.state = 'delivered' AND v.column3 <> 'delivered')
-             OR (jobs.state = 'read' AND v.column3 = 'played'))
+             OR (jobs.state = 'read' AND v.column3 = 'played')
+             OR (jobs.ended_at IS NULL AND jobs.proto IS NOT NULL AND (jobs.receipt IS NULL
+               OR (jobs.receipt = 'delivered' AND v.column3 <> 'delivered')
+               OR (jobs.receipt = 'read' AND v.column3 = 'played'))))
            AND (jobs.chat = v.column4 OR (v.column4 IS NULL
              AND (jobs.chat LIKE '%@s.whatsapp.net' OR jobs.chat LIKE '%@lid')))",
         tuples(1, rows, 4)

@@ -1,6 +1,6 @@
 //! Intent and settlement: one statement each for all lanes of a group.
 
-use super::{IntentOutcome, Settlement};
+use super::{AttemptCount, IntentOutcome, Settlement};
 use crate::append::{Appended, Entry, EventRow};
 use crate::entity::jobs;
 use crate::sql::{few_shapes, placeholders, tuples, values};
@@ -64,11 +64,21 @@ struct Change {
     state: JobState,
     held: Option<&'static str>,
     due_at: Option<i64>,
-    /// Taken off the count when an attempt was begun.
+    /// Taken off the count of attempts: one that was begun, or (less than none) one that was not.
     unburn: i32,
     code: Option<String>,
     error: Option<String>,
     at: i64,
+}
+
+impl AttemptCount {
+    fn taken_off(self) -> i32 {
+        match self {
+            Self::Kept => 0,
+            Self::Undone => 1,
+            Self::Added => -1,
+        }
+    }
 }
 
 impl From<Settlement> for Change {
@@ -78,14 +88,19 @@ impl From<Settlement> for Change {
             Self { state: JobState::Queued, held: None, due_at: None, unburn: 0, code: None, error: None, at: now };
         match settlement {
             Settlement::Sent { at } => Self { state: JobState::Sent, at: at.0, ..change },
-            Settlement::Failed { code, error, at } => {
-                Self { state: JobState::Failed, code: Some(code), error: Some(error), at: at.0, ..change }
-            }
-            Settlement::Hold { reason, due_at, code, error, burn_attempt } => Self {
+            Settlement::Failed { code, error, count, at } => Self {
+                state: JobState::Failed,
+                unburn: count.taken_off(),
+                code: Some(code),
+                error: Some(error),
+                at: at.0,
+                ..change
+            },
+            Settlement::Hold { reason, due_at, code, error, count } => Self {
                 state: JobState::Held,
                 held: Some(reason.as_str()),
                 due_at: Some(due_at.0),
-                unburn: i32::from(!burn_attempt),
+                unburn: count.taken_off(),
                 code,
                 error,
                 ..change
@@ -277,8 +292,9 @@ async fn settle_turn(tx: &Tx, settles: Vec<&mut Settle>) -> Result<(), StoreErro
     }
     let rows = few_shapes(&mut values, settles.len(), 10);
     let sql = format!(
-        "UPDATE jobs SET state = v.column3, held = v.column4, due_at = COALESCE(v.column5, jobs.due_at),
-         attempts = jobs.attempts - CASE WHEN jobs.state = 'sending' THEN v.column6 ELSE 0 END,
+        "UPDATE jobs SET state = CASE WHEN v.column3 = 'sent' THEN COALESCE(jobs.receipt, 'sent') ELSE v.column3 END,
+         held = v.column4, due_at = COALESCE(v.column5, jobs.due_at),
+         attempts = jobs.attempts - CASE WHEN jobs.state = 'sending' OR v.column6 < 0 THEN v.column6 ELSE 0 END,
          error_code = v.column7, error = v.column8, ended_at = v.column9, updated_at = v.column10
          FROM (VALUES {}) AS v
          WHERE jobs.id = v.column1 AND jobs.instance_pk = v.column2 AND jobs.ended_at IS NULL",
@@ -329,7 +345,9 @@ async fn now_settled(tx: &Tx, settles: &[&mut Settle]) -> Result<HashSet<JobId>,
     let states = states(tx, settles.iter().map(|settle| settle.job)).await?;
     let is = |settle: &&&mut Settle| {
         states.get(&settle.job).is_some_and(|(state, updated_at)| {
-            !state.is_terminal() || (*state == settle.change.state && *updated_at == settle.change.at)
+            let same =
+                *state == settle.change.state || (settle.change.state == JobState::Sent && state.progress().is_some());
+            !state.is_terminal() || (same && *updated_at == settle.change.at)
         })
     };
     Ok(settles.iter().filter(is).map(|settle| settle.job).collect())

@@ -12,7 +12,12 @@ const CHAT: &str = "491701234567@s.whatsapp.net";
 async fn fail(fixture: &Fixture, job: &Job, epoch: i64, code: &str, at: i64) {
     let store = &fixture.store;
     store.intend_job(job.id, job.instance_pk, epoch, b"proto".to_vec(), Timestamp(at)).await.unwrap();
-    let failed = Settlement::Failed { code: code.to_owned(), error: "no".to_owned(), at: Timestamp(at) };
+    let failed = Settlement::Failed {
+        code: code.to_owned(),
+        error: "no".to_owned(),
+        count: crate::AttemptCount::Kept,
+        at: Timestamp(at),
+    };
     let ack = event(EventKind::MessageAck, CHAT, "ack");
     assert!(store.settle_job(job.id, job.instance_pk, epoch, failed, Some(ack.into())).await.unwrap().applied);
 }

@@ -160,7 +160,7 @@ async fn rates_hold_what_has_not_begun(fixture: Fixture) {
         due_at: Timestamp(1),
         code: None,
         error: None,
-        burn_attempt: true,
+        count: crate::AttemptCount::Kept,
     };
     store.settle_job(doubtful.id, a.pk, epoch, doubt, None).await.unwrap();
     let until = Timestamp::now().after(Duration::from_secs(60));

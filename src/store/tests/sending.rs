@@ -1,7 +1,9 @@
 //! Jobs: accept, order, intent, settlement, receipts.
 
 use super::{Fixture, accept, event, new_job, on_both};
-use crate::{Accepted, Idempotency, IntentOutcome, Job, NewJob, NextJob, Report, Settlement, Store, StoreError};
+use crate::{
+    Accepted, AttemptCount, Idempotency, IntentOutcome, Job, NewJob, NextJob, Report, Settlement, Store, StoreError,
+};
 use kero_domain::{ApiKeyId, EventKind, HeldReason, JobId, JobState, NewEvent, Priority, Timestamp};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -49,7 +51,12 @@ async fn accept_intend_settle(fixture: Fixture) {
 
     let at = Timestamp::now();
     assert!(store.settle_job(job.id, instance.pk, epoch, Settlement::Sent { at }, report()).await.unwrap().applied);
-    let failed = Settlement::Failed { code: "late".to_owned(), error: "too late".to_owned(), at: Timestamp(at.0 + 1) };
+    let failed = Settlement::Failed {
+        code: "late".to_owned(),
+        error: "too late".to_owned(),
+        count: AttemptCount::Kept,
+        at: Timestamp(at.0 + 1),
+    };
     assert!(!store.settle_job(job.id, instance.pk, epoch, failed, report()).await.unwrap().applied);
     let read = store.job_by_id(job.id).await.unwrap().unwrap();
     assert_eq!((read.state, read.ended_at, read.error_code), (JobState::Sent, Some(at), None));
@@ -202,22 +209,25 @@ async fn holding_and_cancelling(fixture: Fixture) {
     let store = &fixture.store;
     let (instance, epoch) = fixture.instance("a").await;
     let job = accept(store, new_job(&instance, CHAT, "x")).await;
-    let hold = |reason, burn_attempt| Settlement::Hold {
+    let hold = |reason, count| Settlement::Hold {
         reason,
         due_at: Timestamp(5),
         code: Some("code".to_owned()),
         error: None,
-        burn_attempt,
+        count,
     };
     let attempts = async || store.job_by_id(job.id).await.unwrap().unwrap().attempts;
     // held before anything was begun: there is no attempt to give back
-    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::Rate, false), None).await.unwrap();
+    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::Rate, AttemptCount::Undone), None).await.unwrap();
     assert_eq!(attempts().await, 0);
     begin(store, &job, epoch).await;
-    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::Retry, true), None).await.unwrap();
+    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::Retry, AttemptCount::Kept), None).await.unwrap();
     assert_eq!(attempts().await, 1);
     begin(store, &job, epoch).await;
-    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::ReachOutLock, false), None).await.unwrap();
+    store
+        .settle_job(job.id, instance.pk, epoch, hold(HeldReason::ReachOutLock, AttemptCount::Undone), None)
+        .await
+        .unwrap();
     let read = store.job_by_id(job.id).await.unwrap().unwrap();
     assert_eq!((read.attempts, read.held, read.due_at), (1, Some(HeldReason::ReachOutLock), Timestamp(5)));
     assert_eq!(read.error_code.as_deref(), Some("code"));
@@ -227,7 +237,7 @@ async fn holding_and_cancelling(fixture: Fixture) {
     let read = store.job_by_id(job.id).await.unwrap().unwrap();
     assert_eq!((read.attempts, read.state, read.held, read.error_code), (1, JobState::Queued, None, None));
     begin(store, &job, epoch).await;
-    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::InDoubt, true), None).await.unwrap();
+    store.settle_job(job.id, instance.pk, epoch, hold(HeldReason::InDoubt, AttemptCount::Kept), None).await.unwrap();
     assert!(!store.cancel_job(job.id, "c", "e", ack(), Timestamp::now()).await.unwrap(), "it may have been sent");
 
     let job = accept(store, new_job(&instance, CHAT, "y")).await;
