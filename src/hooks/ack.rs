@@ -12,19 +12,20 @@ use serde_json::{Map, Value};
 /// The members of a `message_ack` that no hook changes.
 pub const FIXED: [&str; 4] = ["status", "correlation_id", "message_id", "error"];
 
-/// The verdict that holds, and what was refused of the one that was answered.
-pub fn guard(event: &Event, verdict: Verdict, granted: bool) -> (Verdict, Option<&'static str>) {
+/// The verdict that holds, and what was refused of the one that was answered. `seen` is the `data` that the hook got:
+/// what one before it was allowed to change stays changed.
+pub fn guard(event: &Event, seen: &str, verdict: Verdict, granted: bool) -> (Verdict, Option<&'static str>) {
     if event.kind != EventKind::MessageAck || granted {
         return (verdict, None);
     }
     match verdict {
         Verdict::Pass => (Verdict::Pass, None),
         Verdict::Drop { .. } => (Verdict::Pass, Some("drop refused: the grant `drop-ack` is missing")),
-        Verdict::Replace { data } => restore(event, data),
+        Verdict::Replace { data } => restore(seen, data),
         Verdict::Route { data, .. } => {
             const REFUSED: &str = "route refused: the grant `drop-ack` is missing";
             match data {
-                Some(data) => (restore(event, data).0, Some(REFUSED)),
+                Some(data) => (restore(seen, data).0, Some(REFUSED)),
                 None => (Verdict::Pass, Some(REFUSED)),
             }
         }
@@ -36,9 +37,9 @@ pub fn policy(event: &Event, policy: Policy, granted: bool) -> Policy {
     if event.kind == EventKind::MessageAck && policy == Policy::Drop && !granted { Policy::Raw } else { policy }
 }
 
-/// Puts the fixed members back as the event has them, absent ones included.
-fn restore(event: &Event, data: String) -> (Verdict, Option<&'static str>) {
-    let original: Map<String, Value> = serde_json::from_str(&event.data).unwrap_or_default();
+/// Puts the fixed members back as they were, absent ones included.
+fn restore(seen: &str, data: String) -> (Verdict, Option<&'static str>) {
+    let original: Map<String, Value> = serde_json::from_str(seen).unwrap_or_default();
     let mut changed: Map<String, Value> = serde_json::from_str(&data).unwrap_or_default();
     let mut touched = false;
     for name in FIXED {
@@ -70,11 +71,11 @@ mod tests {
 
     #[test]
     fn an_ack_is_not_dropped_routed_away_or_falsified() {
-        let (verdict, refused) = guard(&ack(), Verdict::Drop { reason: "noise".into() }, false);
+        let (verdict, refused) = guard(&ack(), &ack().data, Verdict::Drop { reason: "noise".into() }, false);
         assert_eq!(verdict, Verdict::Pass);
         assert!(refused.is_some());
 
-        let (verdict, refused) = guard(&ack(), Verdict::Route { endpoints: vec![], data: None }, false);
+        let (verdict, refused) = guard(&ack(), &ack().data, Verdict::Route { endpoints: vec![], data: None }, false);
         assert_eq!((verdict, refused.is_some()), (Verdict::Pass, true));
 
         let lie = json!({"status": "sent", "correlation_id": "c1", "message_id": "3EB0", "note": "kept"}).to_string();
@@ -82,7 +83,7 @@ mod tests {
             Verdict::Replace { data: lie.clone() },
             Verdict::Route { endpoints: vec!["x".into()], data: Some(lie.clone()) },
         ] {
-            let (verdict, refused) = guard(&ack(), verdict, false);
+            let (verdict, refused) = guard(&ack(), &ack().data, verdict, false);
             assert!(refused.is_some());
             let data: Value = serde_json::from_str(verdict.data().unwrap()).unwrap();
             assert_eq!(
@@ -100,11 +101,11 @@ mod tests {
         let more =
             json!({"status": "failed", "correlation_id": "c1", "error": "not on WhatsApp", "team": "ops"}).to_string();
         let verdict = Verdict::Replace { data: more };
-        assert_eq!(guard(&ack(), verdict.clone(), false), (verdict, None));
+        assert_eq!(guard(&ack(), &ack().data, verdict.clone(), false), (verdict, None));
         let drop = Verdict::Drop { reason: "known".into() };
-        assert_eq!(guard(&ack(), drop.clone(), true), (drop.clone(), None));
+        assert_eq!(guard(&ack(), &ack().data, drop.clone(), true), (drop.clone(), None));
         let message = Event::new("e", EventKind::Message, "i", 0, &json!({}));
-        assert_eq!(guard(&message, drop.clone(), false), (drop, None));
+        assert_eq!(guard(&message, &message.data, drop.clone(), false), (drop, None));
         assert_eq!(policy(&ack(), Policy::Drop, true), Policy::Drop);
         assert_eq!(policy(&message, Policy::Drop, false), Policy::Drop);
     }

@@ -9,8 +9,8 @@ use crate::hook::Hook;
 use crate::host::log::LogLine;
 use crate::host::{State, Task};
 use crate::instances::{FUEL, Live};
-use crate::verdict::{Judgement, Request, Response, Verdict};
-use crate::work::{Answer, Question, Work};
+use crate::verdict::{Judgement, Request, Response, Verdict, shorten};
+use crate::work::{About, Answer, Question, Work};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,9 @@ pub struct Cost {
     /// The most linear memory at once, in bytes.
     pub memory_peak: usize,
     pub host_calls: u32,
+    /// The same by import and result.
+    #[serde(skip)]
+    pub imports: Vec<HostCalls>,
     /// Bytes of log that were over the limit.
     pub log_dropped: u64,
     /// The same for the same work; only when the host counts it.
@@ -44,6 +47,16 @@ pub struct Cost {
     /// Grants that were missing when the hook asked for something.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<&'static str>,
+}
+
+/// Calls of one import that ended in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostCalls {
+    /// As the WIT has it, e.g. `kv.get`; `wasi` for all of those.
+    pub import: &'static str,
+    /// `ok`, `denied`, `quota`, `failed`, or `unanswered` when the guest was stopped meanwhile.
+    pub result: &'static str,
+    pub count: u32,
 }
 
 /// The surroundings of a call.
@@ -62,6 +75,17 @@ pub struct Delivery<'a> {
     pub data: &'a str,
     /// The endpoint's id.
     pub endpoint: &'a str,
+    /// The delivery's own id: what is asked for in one delivery is not what is asked for in another of the same event.
+    pub id: &'a str,
+    /// Which attempt is judged; nothing while the request is shaped.
+    pub attempt: Option<u32>,
+}
+
+impl Delivery<'_> {
+    pub(crate) fn about(&self) -> About {
+        let step = self.attempt.map_or_else(|| "shape".to_owned(), |attempt| format!("judge-{attempt}"));
+        About { endpoint: Some(self.endpoint.to_owned()), id: self.id.to_owned(), step: Some(step) }
+    }
 }
 
 impl<T> Ran<T> {
@@ -83,7 +107,7 @@ impl Host {
     /// One hook, one event. Chains, retries and policies are [`crate::run`]'s.
     pub async fn transform(&self, hook: &Arc<Hook>, event: &Arc<Event>, data: &str, setting: &Setting) -> Ran<Verdict> {
         let question = Question::Handle { data: data.to_owned() };
-        let ran = self.ask(hook, event, None, question, setting).await;
+        let ran = self.ask(hook, event, About::event(event), question, setting).await;
         ran.map(|answer| if let Answer::Verdict(it) = answer { Some(it) } else { None })
     }
 
@@ -96,7 +120,7 @@ impl Host {
         setting: &Setting,
     ) -> Ran<Request> {
         let question = Question::Shape { data: delivery.data.to_owned(), request: request.clone() };
-        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
+        let ran = self.ask(hook, delivery.event, delivery.about(), question, setting).await;
         ran.map(|answer| if let Answer::Request(it) = answer { Some(it) } else { None })
     }
 
@@ -111,7 +135,7 @@ impl Host {
         setting: &Setting,
     ) -> Ran<Judgement> {
         let question = Question::Judge { request: request.clone(), response: response.clone(), usual: usual.clone() };
-        let ran = self.ask(hook, delivery.event, Some(delivery.endpoint), question, setting).await;
+        let ran = self.ask(hook, delivery.event, delivery.about(), question, setting).await;
         ran.map(|answer| if let Answer::Judgement(it) = answer { Some(it) } else { None })
     }
 
@@ -119,19 +143,13 @@ impl Host {
         &self,
         hook: &Arc<Hook>,
         event: &Arc<Event>,
-        endpoint: Option<&str>,
+        about: About,
         question: Question,
         setting: &Setting,
     ) -> Ran<Answer> {
         let outside = tokio::runtime::Handle::current();
         let (host, mine, setting) = (Arc::clone(&self.inner), Arc::clone(hook), setting.clone());
-        let work = Work {
-            event: Arc::clone(event),
-            endpoint: endpoint.map(str::to_owned),
-            dry_run: setting.dry_run,
-            wall: hook.limits.wall,
-            question,
-        };
+        let work = Work { event: Arc::clone(event), about, dry_run: setting.dry_run, wall: hook.limits.wall, question };
         let ran = self.on_workers(async move { run(&host, &mine, &setting.capabilities, outside, &work).await }).await;
         ran.unwrap_or_else(|| Ran {
             answer: Err(error(hook, Kind::Link, "the gateway is stopping")),
@@ -156,14 +174,18 @@ pub(crate) async fn run(
     work: &Work,
 ) -> Ran<Answer> {
     // neither semaphore is ever closed; a plugin's own comes first, so that its queue holds no places of others
+    let queued = hook.queued();
     let _mine = hook.places.acquire().await.ok();
     let _place = host.calls.acquire().await.ok();
+    drop(queued);
     let _running = host.pulse.running();
     let started = Instant::now();
     let scope = Scope {
         plugin: hook.manifest.name.to_string(),
         instance: work.event.instance.clone(),
         event: work.event.id.clone(),
+        about: work.about.id.clone(),
+        step: work.about.step.clone(),
     };
     let task = Task::new(hook.seat(), scope, capabilities.clone(), outside);
     let mut live = match Live::waiting(host, hook, &task.scope.instance) {
@@ -171,25 +193,17 @@ pub(crate) async fn run(
             live.store.data_mut().task = task;
             live
         }
-        None => match Live::fresh(host, hook, task).await {
-            Ok(live) => live,
-            Err((failed, mut store)) => {
-                let failed = instantiation(hook, &store, &failed);
-                return settle(hook, &mut store, started, Err(failed));
-            }
-        },
+        None => Live::fresh(host, hook, task),
     };
     live.calls += 1;
-    live.store.set_epoch_deadline(1);
-    if host.config.fuel {
-        let _ = live.store.set_fuel(FUEL);
-    }
-    let called = tokio::time::timeout(work.wall, live.guest.call(&mut live.store, work)).await;
+    // a guest's own start may wait, too
+    let called = tokio::time::timeout(work.wall, live.call(host, hook, work)).await;
     let answer = match called {
         Err(_) => {
             let waited = work.wall.as_millis();
             Err(error(hook, Kind::Wall, format!("no answer within {waited} ms")))
         }
+        Ok(Err(failed)) if live.guest.is_none() => Err(instantiation(hook, &live.store, &failed)),
         Ok(Err(trapped)) => Err(classify(hook, &live.store, &trapped)),
         Ok(Ok(Err((kind, why)))) => Err(answered(hook, &live.store, kind, why)),
         Ok(Ok(Ok(answer))) => {
@@ -213,7 +227,7 @@ pub(crate) fn answered(hook: &Hook, store: &Store<State>, kind: Kind, mut why: S
         let place = why.find('\n').map_or("", |end| &why[end..]);
         why = format!("{}{place}", task.over());
     }
-    crate::verdict::shorten(&mut why, DETAIL);
+    shorten(&mut why, DETAIL);
     error(hook, kind, why)
 }
 
@@ -229,6 +243,7 @@ fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Resul
         wall: started.elapsed(),
         memory_peak: state.meter.peak,
         host_calls: state.task.host_calls,
+        imports: state.task.imports(),
         log_dropped: state.task.log.dropped + over,
         fuel,
         denied: state.task.denied.iter().copied().collect(),
@@ -299,5 +314,7 @@ fn described(hook: &Hook, failed: &wasmtime::Error) -> String {
         text.push_str("\n  in ");
         text.push_str(&name);
     }
+    // names are the guest's own, as long as it likes
+    shorten(&mut text, DETAIL);
     text
 }

@@ -14,6 +14,21 @@ pub struct Scope {
     pub plugin: String,
     pub instance: String,
     pub event: String,
+    /// The event's id, or the delivery's; with the step, no two calls that may both have effects have the same.
+    pub about: String,
+    /// Of a delivery: `shape`, or `judge-` and the number of the attempt.
+    pub step: Option<String>,
+}
+
+impl Scope {
+    /// The name of the n-th thing of its sort that a call asks for: the same in every try of the call.
+    pub(crate) fn name(&self, joint: char, n: impl std::fmt::Display) -> String {
+        let (about, plugin) = (&self.about, &self.plugin);
+        match &self.step {
+            None => format!("{about}{joint}{plugin}{joint}{n}"),
+            Some(step) => format!("{about}{joint}{plugin}{joint}{step}{joint}{n}"),
+        }
+    }
 }
 
 /// A plugin's storage. Writes are staged ([`crate::effects`]), so there are none here.

@@ -16,18 +16,18 @@ pub const LONGEST: usize = 16;
 /// messages cause.
 pub fn for_event(hooks: &[Arc<Hook>], event: &Event) -> Vec<Arc<Hook>> {
     ordered(hooks, |manifest| {
-        manifest.kind == Kind::Transform
-            && manifest.wants(event.kind, &event.instance)
-            && event.caused_by.as_deref() != Some(manifest.name.as_str())
+        manifest.kind == Kind::Transform && manifest.wants(event.kind, &event.instance) && !event.is_caused_by(manifest)
     })
 }
 
-/// The delivery hooks of an event on its way to an endpoint.
+/// The delivery hooks of an event on its way to an endpoint. The same holds for them: one that answers acknowledgements
+/// would answer that of its own answer.
 pub fn for_delivery(hooks: &[Arc<Hook>], event: &Event, endpoint: &str) -> Vec<Arc<Hook>> {
     ordered(hooks, |manifest| {
         manifest.kind == Kind::Delivery
             && manifest.wants(event.kind, &event.instance)
             && manifest.endpoints.iter().any(|pattern| pattern.matches(endpoint))
+            && !event.is_caused_by(manifest)
     })
 }
 

@@ -44,7 +44,8 @@ async fn start(
     let _place = host.calls.acquire().await.ok();
     let _running = host.pulse.running();
     let plugin = hook.manifest.name.to_string();
-    let scope = Scope { plugin, instance: String::new(), event: String::new() };
+    let (instance, event, about) = Default::default();
+    let scope = Scope { plugin, instance, event, about, step: None };
     let task = Task::new(hook.seat(), scope, Fixture::default().capabilities(), outside);
     let state = State { meter: Meter::new(hook.limits.memory), wasi: wasi::Handles::default(), task };
     let mut store = Store::new(&host.engine, state);

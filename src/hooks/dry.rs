@@ -158,12 +158,14 @@ type Asked = (Result<Value, HookError>, Effects, Vec<LogLine>, Cost);
 
 async fn ask(host: &Host, hook: &Arc<Hook>, event: &Arc<crate::event::Event>, case: &Case, setting: &Setting) -> Asked {
     const ENDPOINT: &str = "00000000-0000-7000-8000-0000000000ee";
-    let delivery = Delivery { event, data: &case.data, endpoint: ENDPOINT };
+    const DELIVERY: &str = "00000000-0000-7000-8000-0000000000de";
+    let attempt = case.response.as_ref().map(|_| 1);
+    let delivery = Delivery { event, data: &case.data, endpoint: ENDPOINT, id: DELIVERY, attempt };
     match (hook.manifest.kind, &case.response) {
         (Kind::Transform, _) => {
             let ran = host.transform(hook, event, &case.data, setting).await;
             let shown = ran.answer.map(|verdict| {
-                let (verdict, refused) = ack::guard(event, verdict, hook.grants.drop_ack);
+                let (verdict, refused) = ack::guard(event, &case.data, verdict, hook.grants.drop_ack);
                 show_verdict(&verdict, refused)
             });
             (shown, ran.effects, ran.logs, ran.cost)

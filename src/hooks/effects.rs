@@ -56,7 +56,8 @@ fn text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::E
 pub struct StagedSend {
     /// The events that it causes carry this as `caused_by`.
     pub plugin: String,
-    /// `{event id}.{plugin}.{n}`: the same in every try, so a repeated call cannot send twice.
+    /// `{event id}.{plugin}.{n}`, of delivery hooks `{delivery id}.{plugin}.{step}.{n}`: the same in every try, so a
+    /// repeated call cannot send twice, and another in every other call, so nothing is taken for a repetition.
     pub correlation_id: String,
     pub chat: String,
     pub text: String,

@@ -89,6 +89,8 @@ pub(crate) struct Inner {
 
 /// Component instances that the pool holds; those that wait for reuse are at most half of them.
 pub(crate) const POOL: u32 = 128;
+/// What a 32-bit memory can address.
+const ADDRESSES: u64 = 4 << 30;
 /// Native stack for wasm frames. QuickJS checks its own stack first at half of this.
 const WASM_STACK: usize = 1 << 20;
 /// With room for host calls on top.
@@ -98,7 +100,7 @@ impl Host {
     pub fn start(config: HostConfig) -> Result<Self, StartError> {
         let (engine, pooled) = match Engine::new(&settings(&config, true)) {
             Ok(engine) => (engine, true),
-            // the pool reserves some 60 GiB of addresses, which a container may forbid
+            // the pool reserves some 1.6 TiB of addresses, which a container may forbid
             Err(error) => {
                 tracing::warn!(error = %error, "hooks run without a pool of instances: calls are slower");
                 let engine =
@@ -197,6 +199,8 @@ fn settings(host: &HostConfig, pooled: bool) -> Config {
         .memory_init_cow(true)
         .memory_reservation(host.maxima.memory as u64);
     if pooled {
+        // with room for every address that a guest can name, its accesses need no checks
+        config.memory_reservation(ADDRESSES);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(POOL)
             .total_core_instances(POOL * 16)

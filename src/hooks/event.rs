@@ -1,5 +1,6 @@
 //! An event as hooks see it: its JSON, and the few facts of it that are typed.
 
+use crate::manifest::Manifest;
 use kero_domain::EventKind;
 use serde_json::Value;
 
@@ -67,6 +68,11 @@ impl Event {
             caused_by: None,
             facts: Facts::of(kind, data),
         }
+    }
+
+    /// Whether it comes of a message of this plugin.
+    pub fn is_caused_by(&self, plugin: &Manifest) -> bool {
+        self.caused_by.as_deref() == Some(plugin.name.as_str())
     }
 
     pub fn caused_by(mut self, plugin: Option<String>) -> Self {

@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::manifest::{Manifest, ManifestError, Name};
 use crate::versions;
 use serde_json::{Map, Value};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 pub struct Hook {
     seat: Arc<Seat>,
     pub(crate) places: Semaphore,
+    /// Calls that wait for one of them.
+    queue: AtomicUsize,
     breaker: Mutex<Breaker>,
     logged: Mutex<Logged>,
 }
@@ -92,7 +94,8 @@ impl Hook {
             config,
             config_text,
         };
-        Ok(Arc::new(Self { seat: Arc::new(seat), places, breaker: Mutex::default(), logged: Mutex::default() }))
+        let (queue, breaker, logged) = (AtomicUsize::default(), Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { seat: Arc::new(seat), places, queue, breaker, logged }))
     }
 
     pub(crate) fn seat(&self) -> &Arc<Seat> {
@@ -124,9 +127,28 @@ impl Hook {
         (kept, over)
     }
 
+    /// A call waits for a place, until this is dropped.
+    pub(crate) fn queued(&self) -> Queued<'_> {
+        self.queue.fetch_add(1, Ordering::Relaxed);
+        Queued(&self.queue)
+    }
+
+    /// Calls that wait for a place, for metrics.
+    pub fn queue_depth(&self) -> usize {
+        self.queue.load(Ordering::Relaxed)
+    }
+
     /// For the admin API and the chains.
     pub fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Queued<'a>(&'a AtomicUsize);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

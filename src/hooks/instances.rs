@@ -2,10 +2,12 @@
 
 use crate::call;
 use crate::engine::{Host, Inner, POOL};
-use crate::hook::Seat;
+use crate::error::Kind;
+use crate::hook::{Hook, Seat};
 use crate::host::{State, Task, wasi};
 use crate::limits::Meter;
 use crate::versions::Guest;
+use crate::work::{Answer, Work};
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -14,7 +16,8 @@ use wasmtime::Store;
 /// A guest that can be called. Dropped after a failure: wasmtime refuses to enter an instance that trapped.
 pub(crate) struct Live {
     pub(crate) store: Store<State>,
-    pub(crate) guest: Guest,
+    /// Nothing before its first call: it is started within that call's time.
+    pub(crate) guest: Option<Guest>,
     pub(crate) calls: u32,
     born: Instant,
 }
@@ -42,16 +45,34 @@ impl Live {
         found.map(|(_, _, live)| live).filter(|live| !live.worn(hook))
     }
 
-    pub(crate) async fn fresh(host: &Inner, hook: &Seat, task: Task) -> Result<Self, (wasmtime::Error, Store<State>)> {
+    pub(crate) fn fresh(host: &Inner, hook: &Seat, task: Task) -> Self {
         let mut store = Store::new(
             &host.engine,
             State { meter: Meter::new(hook.limits.memory), wasi: wasi::Handles::default(), task },
         );
         call::fence(host, hook, &mut store);
-        match hook.compiled.inner.adapter.instantiate(&mut store, hook.manifest.kind).await {
-            Ok(guest) => Ok(Self { store, guest, calls: 0, born: Instant::now() }),
-            Err(error) => Err((error, store)),
+        Self { store, guest: None, calls: 0, born: Instant::now() }
+    }
+
+    /// Starts the guest, if it is not, and calls it.
+    pub(crate) async fn call(
+        &mut self,
+        host: &Inner,
+        hook: &Seat,
+        work: &Work,
+    ) -> wasmtime::Result<Result<Answer, (Kind, String)>> {
+        let guest = match &mut self.guest {
+            Some(guest) => guest,
+            none => {
+                let adapter = &hook.compiled.inner.adapter;
+                none.insert(adapter.instantiate(&mut self.store, hook.manifest.kind).await?)
+            }
+        };
+        self.store.set_epoch_deadline(1);
+        if host.config.fuel {
+            let _ = self.store.set_fuel(FUEL);
         }
+        guest.call(&mut self.store, work).await
     }
 
     fn worn(&self, hook: &Seat) -> bool {
@@ -90,5 +111,13 @@ impl Host {
     /// Instances that wait for reuse, for metrics.
     pub fn waiting_instances(&self) -> usize {
         self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner).waiting.len()
+    }
+}
+
+impl Hook {
+    /// Its instances that wait for their next call (`reuse`), for metrics.
+    pub fn waiting_instances(&self) -> usize {
+        let idle = self.host.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.waiting.iter().filter(|(id, _, _)| *id == self.id).count()
     }
 }

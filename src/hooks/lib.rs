@@ -57,7 +57,7 @@ mod versions;
 mod work;
 
 pub use cache::CacheConfig;
-pub use call::{Cost, Delivery, Ran, Setting};
+pub use call::{Cost, Delivery, HostCalls, Ran, Setting};
 pub use capabilities::Capabilities;
 pub use compile::{Compiled, RUNNER};
 pub use effects::{Effects, KvChange, KvWrite, StagedSend};

@@ -155,3 +155,40 @@ impl wasmtime::ResourceLimiter for Meter {
         TABLES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Bytes;
+    use wasmtime::ResourceLimiter;
+
+    #[test]
+    fn a_manifest_moves_within_the_maxima() {
+        let with = |wall_ms, cpu_ms, memory| {
+            let wishes = Wishes { wall_ms: Some(wall_ms), cpu_ms: Some(cpu_ms), memory: Some(Bytes(memory)) };
+            let limits = Limits::default().with(wishes, Maxima::default());
+            (limits.wall.as_millis(), limits.cpu.as_millis(), limits.memory)
+        };
+        assert_eq!(with(10_000, 1_000, 128 << 20), (10_000, 1_000, 128 << 20), "to the last");
+        assert_eq!(with(10_001, 1_001, (128 << 20) + 1), (10_000, 1_000, 128 << 20), "and no further");
+        assert_eq!(with(u64::MAX, u64::MAX, u64::MAX), (10_000, 1_000, 128 << 20));
+        assert_eq!(with(1, 2, 3), (1, 2, 3), "less is possible");
+        assert_eq!(Limits::default().with(Wishes::default(), Maxima::default()), Limits::default());
+    }
+
+    #[test]
+    fn memories_count_together_and_tables_each() {
+        let mut meter = Meter::new(100);
+        assert!(meter.memory_growing(0, 60, None).unwrap());
+        assert!(meter.memory_growing(0, 40, None).unwrap(), "a second memory");
+        assert!(!meter.refused);
+        assert!(meter.memory_growing(40, 41, None).is_err(), "both are 101");
+        assert!(meter.refused);
+        assert_eq!(meter.peak, 100);
+        let mut meter = Meter::new(0);
+        assert!(meter.table_growing(0, TABLE_ELEMENTS, None).unwrap());
+        assert!(!meter.refused);
+        assert!(meter.table_growing(0, TABLE_ELEMENTS + 1, None).is_err() && meter.refused);
+        assert_eq!((meter.memories(), meter.tables(), meter.instances()), (4, 32, 64));
+    }
+}

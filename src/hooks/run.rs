@@ -12,7 +12,7 @@ use crate::hook::Hook;
 use crate::host::log::LogLine;
 use crate::policy::{Policy, Step, step};
 use crate::verdict::{Judgement, Request, Response, Verdict};
-use crate::work::{Answer, Question, Work};
+use crate::work::{About, Answer, Question, Work};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Chained<T> {
     pub end: End<T>,
-    /// Of the hooks that answered; empty for [`End::Later`] and [`End::Held`].
+    /// Of the hooks that answered; empty when the chain is run again: for [`End::Later`] and [`End::Held`], and, after a
+    /// replay, for [`End::Dead`] and dropped deliveries.
     pub effects: Effects,
     /// One for each call, in order.
     pub records: Vec<Record>,
@@ -33,7 +34,7 @@ pub struct Chained<T> {
 pub struct Record {
     pub plugin: String,
     pub version: String,
-    /// A verdict's or judgement's word, `shaped`, an error's kind, or `suspended`.
+    /// A verdict's or judgement's word, `shaped`, an error's kind, `suspended`, or [`UNDONE`].
     pub outcome: &'static str,
     /// What was refused of a verdict, or the error's text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +51,10 @@ pub struct Shaped {
     /// As [`Outcome::failures`].
     pub failures: Vec<String>,
 }
+
+/// The outcome of a hook that answered in a chain of which nothing counts, since one behind it failed: it is called
+/// again for the same.
+pub const UNDONE: &str = "undone";
 
 /// One hook's part in a chain.
 enum Part {
@@ -68,7 +73,7 @@ const LAST: Duration = Duration::from_millis(100);
 struct Walk {
     host: Arc<Inner>,
     event: Arc<Event>,
-    endpoint: Option<String>,
+    about: About,
     setting: Setting,
     outside: tokio::runtime::Handle,
     started: Instant,
@@ -87,7 +92,7 @@ impl Host {
         tries: Tries,
         setting: &Setting,
     ) -> impl Future<Output = Chained<Outcome>> + Send + use<'a> {
-        let walk = self.walk(event, None, tries, setting);
+        let walk = self.walk(event, About::event(event), tries, setting);
         async move {
             if hooks.is_empty() {
                 return Chained { end: End::Go(Outcome::default()), effects: Effects::default(), records: Vec::new() };
@@ -109,7 +114,7 @@ impl Host {
             let end = End::Go(Shaped { request, failures: Vec::new() });
             return Chained { end, effects: Effects::default(), records: Vec::new() };
         }
-        let walk = self.walk(delivery.event, Some(delivery.endpoint), tries, setting);
+        let walk = self.walk(delivery.event, delivery.about(), tries, setting);
         let data = delivery.data.to_owned();
         self.on_workers(walk.shapes(hooks, data, request)).await.unwrap_or_else(stopping)
     }
@@ -128,15 +133,15 @@ impl Host {
         if hooks.is_empty() {
             return Chained { end: End::Go(usual), effects: Effects::default(), records: Vec::new() };
         }
-        let walk = self.walk(delivery.event, Some(delivery.endpoint), Tries::new(), setting);
+        let walk = self.walk(delivery.event, delivery.about(), Tries::new(), setting);
         self.on_workers(walk.judges(hooks, request, response, usual)).await.unwrap_or_else(stopping)
     }
 
-    fn walk(&self, event: &Arc<Event>, endpoint: Option<&str>, tries: Tries, setting: &Setting) -> Walk {
+    fn walk(&self, event: &Arc<Event>, about: About, tries: Tries, setting: &Setting) -> Walk {
         Walk {
             host: Arc::clone(&self.inner),
             event: Arc::clone(event),
-            endpoint: endpoint.map(str::to_owned),
+            about,
             setting: setting.clone(),
             outside: tokio::runtime::Handle::current(),
             started: Instant::now(),
@@ -160,7 +165,8 @@ impl Walk {
             let question = Question::Handle { data: outcome.data(&self.event).to_owned() };
             match self.part(&hook, place, question).await {
                 Part::Answered(Answer::Verdict(verdict)) => {
-                    let (verdict, refused) = ack::guard(&self.event, verdict, hook.grants.drop_ack);
+                    let seen = outcome.data(&self.event);
+                    let (verdict, refused) = ack::guard(&self.event, seen, verdict, hook.grants.drop_ack);
                     self.note(refused.map(str::to_owned));
                     if let ControlFlow::Break(reason) = outcome.take(verdict) {
                         return self.end(End::Dropped { by: hook.name().to_string(), reason });
@@ -224,9 +230,19 @@ impl Walk {
         }
     }
 
-    fn end<T>(self, end: End<T>) -> Chained<T> {
-        let kept = !matches!(end, End::Later { .. } | End::Held { .. });
-        Chained { end, effects: if kept { self.effects } else { Effects::default() }, records: self.records }
+    /// What counts of a chain with this end. A dropped event is settled; a dropped delivery can be replayed, as a dead
+    /// one, and then its hooks are called again.
+    fn end<T>(mut self, end: End<T>) -> Chained<T> {
+        let counts = match end {
+            End::Go(_) => true,
+            End::Dropped { .. } => self.about.endpoint.is_none(),
+            End::Dead { .. } | End::Later { .. } | End::Held { .. } => false,
+        };
+        if !counts {
+            self.effects = Effects::default();
+            self.records.iter_mut().filter(|it| VERDICTS.contains(&it.outcome)).for_each(|it| it.outcome = UNDONE);
+        }
+        Chained { end, effects: self.effects, records: self.records }
     }
 
     /// Calls one hook until it answers or its tries for now are over.
@@ -243,7 +259,7 @@ impl Walk {
         }
         let mut work = Work {
             event: Arc::clone(&self.event),
-            endpoint: self.endpoint.clone(),
+            about: self.about.clone(),
             dry_run: self.setting.dry_run,
             wall: hook.limits.wall,
             question,
@@ -327,10 +343,14 @@ fn reason(answer: &Answer) -> Option<String> {
     }
 }
 
+/// The words of answers that can be undone: a judgement never is.
+const VERDICTS: [&str; 5] = ["pass", "drop", "replace", "route", SHAPED];
+const SHAPED: &str = "shaped";
+
 const fn word(answer: &Answer) -> &'static str {
     match answer {
         Answer::Verdict(verdict) => verdict.word(),
-        Answer::Request(_) => "shaped",
+        Answer::Request(_) => SHAPED,
         Answer::Judgement(judgement) => judgement.word(),
     }
 }

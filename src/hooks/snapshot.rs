@@ -8,9 +8,10 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::{Config, Engine, Instance, Linker, Module, OptLevel, Store, Val};
 use wasmtime_wizer::{InstanceState, SnapshotVal, Wizer};
 
-/// The export that gets the runner ready. It may look at the clock, and use no other capability.
+/// The export that gets the runner ready. It may look at the clock, and ask whether its time is up: it never is.
 const START: &str = "wizer-initialize";
 const CLOCK: &str = "kero:plugin/clock@";
+const SCRIPT: &str = "kero:plugin/script@";
 
 /// The same core module with its memory as it is after the start; nothing when it has no such export.
 pub(crate) fn started(module: &[u8]) -> wasmtime::Result<Option<Vec<u8>>> {
@@ -28,6 +29,10 @@ pub(crate) fn started(module: &[u8]) -> wasmtime::Result<Option<Vec<u8>>> {
     linker.define_unknown_imports_as_traps(&compiled)?;
     for import in compiled.imports().filter(|import| import.module().starts_with(CLOCK)) {
         linker.func_wrap(import.module(), import.name(), || 0i64)?;
+    }
+    let of_script = |import: &wasmtime::ImportType<'_>| import.module().starts_with(SCRIPT);
+    for import in compiled.imports().filter(|import| of_script(import) && import.name() == "out-of-time") {
+        linker.func_wrap(import.module(), import.name(), || 0i32)?;
     }
     let mut store = Store::new(&engine, ());
     let instance = linker.instantiate(&mut store, &compiled)?;
@@ -65,5 +70,16 @@ impl InstanceState for Started {
             Some(memory) => contents(memory.data(&self.store)),
             None => contents(&[]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_runner_is_ready_before_its_first_call() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/dist/runner-js.wasm");
+        let runner = std::fs::read(file).expect("run plugins/build first");
+        let started = super::started(&runner).unwrap().expect("the runner has a start to run beforehand");
+        assert!(started.len() > runner.len());
     }
 }

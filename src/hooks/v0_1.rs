@@ -124,7 +124,7 @@ impl Guest {
             types::Context {
                 plugin: task.hook.manifest.name.to_string(),
                 version: task.hook.manifest.version.clone(),
-                endpoint: work.endpoint.clone(),
+                endpoint: work.about.endpoint.clone(),
                 dry_run: work.dry_run,
             }
         };
@@ -262,21 +262,21 @@ impl types::Host for State {}
 
 impl clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        self.task.enter()?;
+        self.task.enter("clock.now")?;
         Ok(self.task.capabilities.clock.now())
     }
 }
 
 impl random::Host for State {
     fn number(&mut self) -> wasmtime::Result<u64> {
-        self.task.enter()?;
+        self.task.enter("random.number")?;
         Ok(self.task.capabilities.random.next())
     }
 }
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
-        self.task.enter()?;
+        self.task.enter("log.write")?;
         let level = match level {
             log::Level::Debug => Level::Debug,
             log::Level::Info => Level::Info,
@@ -290,24 +290,24 @@ impl log::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        self.task.enter()?;
+        self.task.enter("config.get")?;
         Ok(self.task.setting(&key))
     }
 
     fn all(&mut self) -> wasmtime::Result<String> {
-        self.task.enter()?;
+        self.task.enter("config.all")?;
         Ok(self.task.settings())
     }
 }
 
 impl script::Host for State {
     fn name(&mut self) -> wasmtime::Result<String> {
-        self.task.enter()?;
+        self.task.enter("script.name")?;
         Ok(self.task.hook.compiled.script.as_ref().map(|it| it.name.clone()).unwrap_or_default())
     }
 
     fn source(&mut self) -> wasmtime::Result<String> {
-        self.task.enter()?;
+        self.task.enter("script.source")?;
         Ok(self.task.hook.compiled.script.as_ref().map(|it| it.source.clone()).unwrap_or_default())
     }
 
@@ -330,8 +330,7 @@ impl From<kv_host::KvError> for kv::KvError {
 
 impl kv::Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::KvError>> {
-        self.task.enter()?;
-        Ok(self.task.kv_get(&key).await.map_err(Into::into))
+        Ok(self.task.kv_get(&key).await?.map_err(Into::into))
     }
 
     async fn set(
@@ -340,13 +339,11 @@ impl kv::Host for State {
         value: Vec<u8>,
         ttl: Option<u32>,
     ) -> wasmtime::Result<Result<(), kv::KvError>> {
-        self.task.enter()?;
-        Ok(self.task.kv_set(&key, value, ttl).await.map_err(Into::into))
+        Ok(self.task.kv_set(&key, value, ttl).await?.map_err(Into::into))
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::KvError>> {
-        self.task.enter()?;
-        Ok(self.task.kv_delete(&key).map_err(Into::into))
+        Ok(self.task.kv_delete(&key)?.map_err(Into::into))
     }
 
     async fn increment(
@@ -355,14 +352,12 @@ impl kv::Host for State {
         by: i64,
         ttl: Option<u32>,
     ) -> wasmtime::Result<Result<i64, kv::KvError>> {
-        self.task.enter()?;
-        Ok(self.task.kv_increment(&key, by, ttl).await.map_err(Into::into))
+        Ok(self.task.kv_increment(&key, by, ttl).await?.map_err(Into::into))
     }
 }
 
 impl http::Host for State {
     async fn fetch(&mut self, asked: http::Request) -> wasmtime::Result<Result<http::Response, http::HttpError>> {
-        self.task.enter()?;
         let asked = Asked {
             method: asked.method,
             url: asked.url,
@@ -370,7 +365,7 @@ impl http::Host for State {
             body: asked.body,
             timeout_ms: asked.timeout_ms,
         };
-        Ok(match self.task.http_fetch(asked).await {
+        Ok(match self.task.http_fetch(asked).await? {
             Ok(answer) => {
                 Ok(http::Response { status: answer.status, headers: headers_of(&answer.headers), body: answer.body })
             }
@@ -389,8 +384,7 @@ impl send::Host for State {
         text: String,
         reply_to: Option<String>,
     ) -> wasmtime::Result<Result<String, send::SendError>> {
-        self.task.enter()?;
-        Ok(self.task.send_text(chat, text, reply_to).await.map_err(|error| match error {
+        Ok(self.task.send_text(chat, text, reply_to).await?.map_err(|error| match error {
             send_host::SendError::Denied(why) => send::SendError::Denied(why),
             send_host::SendError::Quota(why) => send::SendError::Quota(why),
             send_host::SendError::Invalid(why) => send::SendError::Invalid(why),

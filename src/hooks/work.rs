@@ -6,11 +6,28 @@ use std::sync::Arc;
 
 pub(crate) struct Work {
     pub(crate) event: Arc<Event>,
-    pub(crate) endpoint: Option<String>,
+    pub(crate) about: About,
     pub(crate) dry_run: bool,
     /// At most the hook's own limit; less when a chain has used up its time.
     pub(crate) wall: std::time::Duration,
     pub(crate) question: Question,
+}
+
+/// What is asked about. Its id and step name what the hook asks for in turn: the same in every try, and in no other call.
+#[derive(Clone)]
+pub(crate) struct About {
+    /// Of a delivery.
+    pub(crate) endpoint: Option<String>,
+    /// The event's, or the delivery's.
+    pub(crate) id: String,
+    /// Which of the questions about a delivery.
+    pub(crate) step: Option<String>,
+}
+
+impl About {
+    pub(crate) fn event(event: &Event) -> Self {
+        Self { endpoint: None, id: event.id.clone(), step: None }
+    }
 }
 
 pub(crate) enum Question {

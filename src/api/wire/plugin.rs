@@ -284,6 +284,8 @@ pub(crate) struct PluginTest {
     pub ticks: u32,
     pub wall_ms: f64,
     pub memory_peak: u64,
+    /// Bytes of its log that were over the limit and are not there.
+    pub log_dropped: u64,
     /// The grants that were missing.
     pub denied: Vec<String>,
 }
@@ -300,6 +302,7 @@ impl From<kero_gateway::hooks::Report> for PluginTest {
             ticks: report.cost.ticks,
             wall_ms: report.cost.wall.as_secs_f64() * 1000.0,
             memory_peak: report.cost.memory_peak as u64,
+            log_dropped: report.cost.log_dropped,
             denied: report.cost.denied.iter().map(|grant| (*grant).to_owned()).collect(),
         }
     }
@@ -316,7 +319,8 @@ pub(crate) struct PluginCall {
     /// Of a delivery hook.
     pub delivery_id: Option<Uuid>,
     /// `pass`, `drop`, `replace`, `route`; `shaped`, `success`, `retry`, `dead`; or how it failed: `trap`, `cpu`,
-    /// `wall`, `memory`, `stack`, `output`, `host_calls`, `bad_answer`, `reject`, `link`; `suspended`.
+    /// `wall`, `memory`, `stack`, `output`, `host_calls`, `bad_answer`, `reject`, `link`; `suspended`; `undone` when
+    /// it answered and one behind it failed, so that nothing of the chain counts until it is called again.
     pub outcome: String,
     pub at: Moment,
     /// Ticks of 5 ms in which its code ran.
@@ -327,6 +331,8 @@ pub(crate) struct PluginCall {
     pub note: Option<String>,
     /// `level` and `text`
     pub logs: Vec<Members>,
+    /// Bytes of its log that were over the limit and are not there.
+    pub log_dropped: u64,
     /// The grants that were missing.
     pub denied: Vec<String>,
 }
@@ -348,6 +354,7 @@ impl From<kero_store::HookCall> for PluginCall {
             memory_peak: call.memory_peak,
             note: detail.get("note").and_then(Value::as_str).map(str::to_owned),
             logs: list("logs").into_iter().map(members).collect(),
+            log_dropped: detail.get("log_dropped").and_then(Value::as_u64).unwrap_or(0),
             denied: list("denied").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         }
     }

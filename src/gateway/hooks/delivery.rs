@@ -2,7 +2,7 @@
 //! each answer is judged.
 
 use super::registry::Chain;
-use super::{chains, record, setting};
+use super::{chains, fanout, record, setting};
 use crate::delivery::classify::Verdict;
 use crate::delivery::exchange::Answer;
 use crate::delivery::prepare::Prepared;
@@ -13,9 +13,9 @@ use kero_hooks::policy::ERROR_HEADER;
 use kero_hooks::run::{Chained, Record};
 use kero_hooks::verdict::RESPONSE_BODY;
 use kero_hooks::{Effects, Judgement, Request, Response};
-use kero_store::{Delivery, Hooked, Shaped, StoreError};
+use kero_store::{Delivery, Event, Hooked, Shaped, StoreError};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -106,9 +106,13 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
         // it is going: its deliveries go with it
         return Some(Shaping::Wait { until: Timestamp::now().after(HELD) });
     }
-    let seen = match event.read() {
-        Ok(event) => chains::shown(&event, None),
+    let read = match event.read() {
+        Ok(read) => read,
         Err(error) => return Some(Shaping::Dead { why: error.to_string() }),
+    };
+    let seen = match shown(gateway, &read).await {
+        Ok(seen) => seen,
+        Err(error) => return Some(waits_for_database(delivery, &error)),
     };
     let (hooks, passed_by) = match table.for_delivery(&seen, &endpoint) {
         Chain::Run { hooks, passed_by } => (hooks, passed_by),
@@ -127,7 +131,8 @@ pub(crate) async fn shape(gateway: &Gateway, delivery: &Delivery, plain: &Prepar
         }
     };
     let tries = gateway.inner.hooks.waiting.take(delivery.id);
-    let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
+    let id = delivery.id.to_string();
+    let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint, id: &id, attempt: None };
     let Chained { end, effects, records } =
         host.run_shapes(hooks, asked, shown.clone(), tries, &setting(gateway)).await;
     crash::point("hook:after_shape");
@@ -170,8 +175,8 @@ pub(crate) async fn judge(
     if !table.shapes(event.kind, &event.instance_id, &endpoint) {
         return None;
     }
-    let seen = chains::shown(&event.read().ok()?, None);
     // an attempt was made and must end: a hook that cannot be asked has no say
+    let seen = shown(gateway, &event.read().ok()?).await.ok()?;
     let Chain::Run { hooks, .. } = table.for_delivery(&seen, &endpoint) else { return None };
     if hooks.is_empty() {
         return None;
@@ -187,7 +192,8 @@ pub(crate) async fn judge(
         Verdict::Retry { after } => Judgement::Retry { after },
         Verdict::Dead => Judgement::Dead { reason: String::new() },
     };
-    let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint };
+    let (id, attempt) = (delivery.id.to_string(), Some(delivery.attempts + 1));
+    let asked = kero_hooks::Delivery { event: &seen, data: &seen.data, endpoint: &endpoint, id: &id, attempt };
     let sent = request(prepared, path(&url));
     let ran = host.run_judges(hooks, asked, sent, response, judged, &setting(gateway)).await;
     crash::point("hook:after_judge");
@@ -198,6 +204,21 @@ pub(crate) async fn judge(
         _ => usual,
     };
     Some((verdict, hooked(gateway, delivery, &ran.effects, ran.records)))
+}
+
+/// The event as hooks see it, with the plugin that caused it.
+async fn shown(gateway: &Gateway, event: &Event) -> Result<Arc<kero_hooks::Event>, StoreError> {
+    let mut caused_by = None;
+    if gateway.inner.hooks.table().sends() {
+        let senders = fanout::senders(gateway, event.instance_pk, std::slice::from_ref(event)).await?;
+        caused_by = chains::message_ids(event).find_map(|id| senders.get(id)).cloned();
+    }
+    Ok(chains::shown(event, caused_by))
+}
+
+fn waits_for_database(delivery: &Delivery, error: &StoreError) -> Shaping {
+    tracing::warn!(delivery = %delivery.id, error = error as &dyn std::error::Error, "a delivery's hooks wait for the database");
+    Shaping::Wait { until: Timestamp::now().after(Duration::from_secs(1)) }
 }
 
 fn path(url: &Url) -> String {
@@ -257,10 +278,7 @@ async fn keep(
             }
         }
         Err(StoreError::NotFound) => Shaping::Wait { until: Timestamp::now().after(HELD) },
-        Err(error) => {
-            tracing::warn!(delivery = %delivery.id, error = &error as &dyn std::error::Error, "a shaped request waits for the database");
-            Shaping::Wait { until: Timestamp::now().after(Duration::from_secs(1)) }
-        }
+        Err(error) => waits_for_database(delivery, &error),
     }
 }
 

@@ -330,7 +330,11 @@ async fn runnable(
 }
 
 /// Which plugin's message an event is about, by message id.
-async fn senders(gateway: &Gateway, pk: i64, events: &[Event]) -> Result<HashMap<String, String>, StoreError> {
+pub(super) async fn senders(
+    gateway: &Gateway,
+    pk: i64,
+    events: &[Event],
+) -> Result<HashMap<String, String>, StoreError> {
     let ids: HashSet<String> = events.iter().flat_map(message_ids).map(str::to_owned).collect();
     if ids.is_empty() {
         return Ok(HashMap::new());

@@ -9,6 +9,7 @@ mod capabilities;
 mod chains;
 mod delivery;
 mod fanout;
+mod gauges;
 mod record;
 mod registry;
 mod trial;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 /// What hooks are told at boot.
 #[derive(Debug, Clone)]
@@ -69,6 +71,7 @@ pub(crate) struct Hooks {
     waiting: delivery::Waiting,
     http: Client,
     meters: record::Meters,
+    gauges: gauges::Shown,
     clock: Arc<SystemClock>,
     random: Arc<SystemRandom>,
 }
@@ -85,6 +88,7 @@ impl Hooks {
             lines: Mutex::default(),
             waiting: delivery::Waiting::default(),
             meters: record::Meters::default(),
+            gauges: gauges::Shown::default(),
             http,
             clock: Arc::default(),
             random: Arc::default(),
@@ -152,17 +156,23 @@ fn setting(gateway: &Gateway) -> Setting {
 /// Between deletions of what is no longer kept.
 const TEND_EVERY: Duration = Duration::from_secs(600);
 
-/// Deletes values that expired and calls that are no longer kept.
+/// Shows what changes by itself, and deletes values that expired and calls that are no longer kept.
 pub(crate) async fn tend(gateway: Gateway) {
     let stopping = gateway.inner.stopping.clone();
+    let mut next = Instant::now() + TEND_EVERY;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(TEND_EVERY) => {}
+            () = tokio::time::sleep(gauges::EVERY) => {}
         }
         if gateway.inner.hooks.host.get().is_none() {
             continue;
         }
+        gauges::show(&gateway);
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + TEND_EVERY;
         let now = Timestamp::now();
         let before = now.before(gateway.inner.hooks.config.keep_calls);
         let pruned = async {

@@ -6,7 +6,7 @@ use kero_domain::{
     Priority, Timestamp,
 };
 use kero_hooks::run::Record;
-use kero_hooks::{Effects, KvChange as Change};
+use kero_hooks::{Effects, HostCalls, KvChange as Change};
 use kero_store::{HookSend, KvChange, KvWrite, NewHookCall, NewHookChain, NewJob};
 use metrics::{Counter, Gauge, Histogram};
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The outcome of a hook that was not called because its breaker is open.
+/// The outcome of a hook that was not called: its breaker is open, or too many stand before it.
 const SUSPENDED: &str = "suspended";
 
 /// The metrics of each plugin; to find them by their names for each call would cost more than the call.
@@ -22,11 +22,11 @@ const SUSPENDED: &str = "suspended";
 pub(super) struct Meters(Mutex<HashMap<String, Meter>>);
 
 struct Meter {
-    breaker_open: Gauge,
-    host_calls: Counter,
     seconds: Histogram,
     ticks: Counter,
     memory_peak: Gauge,
+    /// By import and result.
+    host_calls: Vec<(&'static str, &'static str, Counter)>,
     /// By version and outcome.
     calls: Vec<(String, &'static str, Counter)>,
 }
@@ -35,19 +35,16 @@ impl Meter {
     fn new(plugin: &str) -> Self {
         let plugin = plugin.to_owned();
         Self {
-            breaker_open: metrics::gauge!("kero_hooks_breaker_open", "plugin" => plugin.clone()),
-            host_calls: metrics::counter!("kero_hooks_host_calls_total", "plugin" => plugin.clone()),
             seconds: metrics::histogram!("kero_hooks_call_seconds", "plugin" => plugin.clone()),
             ticks: metrics::counter!("kero_hooks_ticks_total", "plugin" => plugin.clone()),
             memory_peak: metrics::gauge!("kero_hooks_memory_peak_bytes", "plugin" => plugin),
+            host_calls: Vec::new(),
             calls: Vec::new(),
         }
     }
 
     fn count(&mut self, record: &Record) {
         let cost = &record.cost;
-        let is_open = record.outcome == SUSPENDED;
-        self.breaker_open.set(f64::from(u8::from(is_open)));
         let known = self
             .calls
             .iter()
@@ -62,13 +59,29 @@ impl Meter {
             calls.increment(1);
             self.calls.push((version, record.outcome, calls));
         }
-        if !is_open {
-            self.host_calls.increment(cost.host_calls.into());
+        if record.outcome != SUSPENDED {
+            cost.imports.iter().for_each(|calls| self.count_host_calls(&record.plugin, calls));
             self.seconds.record(cost.wall.as_secs_f64());
             self.ticks.increment(cost.ticks.into());
             #[allow(clippy::cast_precision_loss, reason = "a gauge")]
             self.memory_peak.set(cost.memory_peak as f64);
         }
+    }
+}
+
+impl Meter {
+    fn count_host_calls(&mut self, plugin: &str, calls: &HostCalls) {
+        let count = calls.count.into();
+        let known =
+            self.host_calls.iter().find(|(import, result, _)| (*import, *result) == (calls.import, calls.result));
+        if let Some((_, _, counter)) = known {
+            counter.increment(count);
+            return;
+        }
+        let labels = [("plugin", plugin.to_owned()), ("import", calls.import.into()), ("result", calls.result.into())];
+        let counter = metrics::counter!("kero_hooks_host_calls_total", &labels);
+        counter.increment(count);
+        self.host_calls.push((calls.import, calls.result, counter));
     }
 }
 
@@ -101,9 +114,7 @@ pub(super) fn made(
     event: EventId,
     delivery: Option<DeliveryId>,
 ) -> Option<NewHookChain> {
-    let is_made = |record: &Record| record.outcome != SUSPENDED;
-    let (made, suspended): (Vec<Record>, Vec<Record>) = records.into_iter().partition(is_made);
-    suspended.iter().for_each(|record| meters.of(&record.plugin, |meter| meter.breaker_open.set(1.0)));
+    let made = records.into_iter().filter(|record| record.outcome != SUSPENDED).collect();
     chain(meters, made, event, delivery)
 }
 

@@ -69,10 +69,9 @@ impl Table {
     }
 
     pub(super) fn for_event(&self, event: &Event) -> Chain {
-        let caused = |seat: &Seat| event.caused_by.as_deref() == Some(seat.manifest.name.as_str());
         self.chain(
             event,
-            |seat| seat.manifest.kind == Kind::Transform && !caused(seat),
+            |seat| seat.manifest.kind == Kind::Transform && !event.is_caused_by(&seat.manifest),
             |hooks| chain::for_event(hooks, event),
         )
     }
@@ -81,7 +80,7 @@ impl Table {
         let here = |seat: &Seat| seat.manifest.endpoints.iter().any(|pattern| pattern.matches(endpoint));
         self.chain(
             event,
-            |seat| seat.manifest.kind == Kind::Delivery && here(seat),
+            |seat| seat.manifest.kind == Kind::Delivery && here(seat) && !event.is_caused_by(&seat.manifest),
             |hooks| chain::for_delivery(hooks, event, endpoint),
         )
     }
@@ -127,6 +126,7 @@ impl Hooks {
             seats.extend(seat.map(Arc::new));
             *table = Arc::new(Table { generation: table.generation + 1, seats });
         }
+        super::gauges::show(gateway);
         for handle in gateway.inner.instances.all() {
             gateway.inner.fanout.dirty(handle.pk);
         }

@@ -1,6 +1,6 @@
 //! HTTP to granted URLs, through the gateway's guard.
 
-use super::{Task, missing};
+use super::{Refusal, Task, missing};
 use crate::capabilities::{HttpAnswer, HttpCall, HttpFailure};
 use std::time::Duration;
 use url::Url;
@@ -30,8 +30,23 @@ const IGNORED: &[&str] = &[
 ];
 const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
 
+impl Refusal for HttpFailure {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Timeout | Self::TooLarge | Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl Task {
-    pub(crate) async fn http_fetch(&mut self, asked: Asked) -> Result<HttpAnswer, HttpFailure> {
+    pub(crate) async fn http_fetch(&mut self, asked: Asked) -> wasmtime::Result<Result<HttpAnswer, HttpFailure>> {
+        self.begin("http.fetch")?;
+        let answer = self.fetch(asked).await;
+        Ok(self.told(answer))
+    }
+
+    async fn fetch(&mut self, asked: Asked) -> Result<HttpAnswer, HttpFailure> {
         if self.hook.grants.http.is_empty() {
             self.denied.insert("http");
             return Err(HttpFailure::Denied(missing("http", "http = [\"https://host/path/*\"]")));
@@ -60,10 +75,7 @@ impl Task {
             .filter(|(name, _)| !IGNORED.contains(&name.as_str()) && !name.starts_with("proxy-"))
             .collect();
         // the same in every try of this call
-        headers.push((
-            "idempotency-key".to_owned(),
-            format!("{}/{}/{}", self.scope.event, self.scope.plugin, self.http_calls),
-        ));
+        headers.push(("idempotency-key".to_owned(), self.scope.name('/', self.http_calls)));
         let timeout = asked
             .timeout_ms
             .map_or(limits.http_timeout, |ms| limits.http_timeout.min(Duration::from_millis(ms.into())));

@@ -1,6 +1,6 @@
 //! Storage of a plugin in an instance. Reads see the call's own writes; writes are staged.
 
-use super::{Task, missing};
+use super::{Refusal, Task, missing};
 use crate::effects::{KvChange, KvWrite};
 
 /// In the guest's words.
@@ -12,8 +12,45 @@ pub(crate) enum KvError {
     Unavailable(String),
 }
 
+impl Refusal for KvError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Quota => "quota",
+            Self::TooLarge | Self::Unavailable(_) => "failed",
+        }
+    }
+}
+
+/// An answer, unless the guest is stopped.
+type Told<T> = wasmtime::Result<Result<T, KvError>>;
+
 impl Task {
-    pub(crate) async fn kv_get(&mut self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
+    pub(crate) async fn kv_get(&mut self, key: &str) -> Told<Option<Vec<u8>>> {
+        self.begin("kv.get")?;
+        let answer = self.get(key).await;
+        Ok(self.told(answer))
+    }
+
+    pub(crate) async fn kv_set(&mut self, key: &str, value: Vec<u8>, ttl_seconds: Option<u32>) -> Told<()> {
+        self.begin("kv.set")?;
+        let answer = self.set(key, value, ttl_seconds).await;
+        Ok(self.told(answer))
+    }
+
+    pub(crate) fn kv_delete(&mut self, key: &str) -> Told<()> {
+        self.begin("kv.delete")?;
+        let answer = self.kv_allowed(key).and_then(|_| self.stage(key, KvChange::Delete));
+        Ok(self.told(answer))
+    }
+
+    pub(crate) async fn kv_increment(&mut self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Told<i64> {
+        self.begin("kv.increment")?;
+        let answer = self.increment(key, by, ttl_seconds).await;
+        Ok(self.told(answer))
+    }
+
+    async fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
         self.kv_allowed(key)?;
         // the last write that does not depend on what is stored decides; only additions after it count
         let from = self.staged(key).rposition(|change| !matches!(change, KvChange::Add { .. }));
@@ -31,7 +68,7 @@ impl Task {
         Ok(value)
     }
 
-    pub(crate) async fn kv_set(&mut self, key: &str, value: Vec<u8>, ttl_seconds: Option<u32>) -> Result<(), KvError> {
+    async fn set(&mut self, key: &str, value: Vec<u8>, ttl_seconds: Option<u32>) -> Result<(), KvError> {
         let most = self.kv_allowed(key)?;
         if value.len() > self.limits().kv_value {
             return Err(KvError::TooLarge);
@@ -47,14 +84,9 @@ impl Task {
         if used.saturating_add((staged + more) as u64) > most { Err(KvError::Quota) } else { Ok(()) }
     }
 
-    pub(crate) fn kv_delete(&mut self, key: &str) -> Result<(), KvError> {
-        self.kv_allowed(key)?;
-        self.stage(key, KvChange::Delete)
-    }
-
-    pub(crate) async fn kv_increment(&mut self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Result<i64, KvError> {
+    async fn increment(&mut self, key: &str, by: i64, ttl_seconds: Option<u32>) -> Result<i64, KvError> {
         let most = self.kv_allowed(key)?;
-        let before = self.kv_get(key).await?;
+        let before = self.get(key).await?;
         // a counter that is there grows by digits only
         if before.is_none() {
             self.kv_room(most, key.len() + NUMBER).await?;

@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod send;
 pub(crate) mod wasi;
 
+use crate::call::HostCalls;
 use crate::capabilities::{Capabilities, Scope};
 use crate::effects::Effects;
 use crate::engine::Aborting;
@@ -41,6 +42,9 @@ pub(crate) struct Task {
     /// Why the host stopped the guest, when it did.
     pub(crate) stopped: Option<Kind>,
     pub(crate) host_calls: u32,
+    calls: Vec<HostCalls>,
+    /// The import that was called and has not answered.
+    open: Option<&'static str>,
     pub(crate) http_calls: u32,
     pub(crate) kv_used: Option<u64>,
     pub(crate) ticks: u32,
@@ -63,6 +67,12 @@ pub(crate) fn missing(grant: &str, toml: &str) -> String {
     )
 }
 
+/// Why a host call was not answered as the guest wished.
+pub(crate) trait Refusal {
+    /// For metrics.
+    fn word(&self) -> &'static str;
+}
+
 impl Task {
     pub(crate) fn new(
         hook: &Arc<Seat>,
@@ -83,6 +93,8 @@ impl Task {
             denied: BTreeSet::new(),
             stopped: None,
             host_calls: 0,
+            calls: Vec::new(),
+            open: None,
             http_calls: 0,
             kv_used: None,
             ticks: 0,
@@ -97,13 +109,45 @@ impl Task {
         &self.hook.limits
     }
 
-    /// Every host call begins here.
-    pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
+    /// Every host call begins here, or with [`Task::begin`].
+    pub(crate) fn enter(&mut self, import: &'static str) -> wasmtime::Result<()> {
+        self.begin(import)?;
+        self.open = None;
+        self.count(import, "ok");
+        Ok(())
+    }
+
+    /// A host call whose answer is told with [`Task::told`].
+    pub(crate) fn begin(&mut self, import: &'static str) -> wasmtime::Result<()> {
         self.host_calls = self.host_calls.saturating_add(1);
         if self.host_calls > self.limits().host_calls {
             return Err(self.stop(Kind::HostCalls, format!("more than {} host calls", self.limits().host_calls)));
         }
+        self.open = Some(import);
         Ok(())
+    }
+
+    /// The answer of the host call that was begun, counted.
+    pub(crate) fn told<T, E: Refusal>(&mut self, answer: Result<T, E>) -> Result<T, E> {
+        if let Some(import) = self.open.take() {
+            self.count(import, answer.as_ref().err().map_or("ok", Refusal::word));
+        }
+        answer
+    }
+
+    fn count(&mut self, import: &'static str, result: &'static str) {
+        match self.calls.iter_mut().find(|it| it.import == import && it.result == result) {
+            Some(calls) => calls.count = calls.count.saturating_add(1),
+            None => self.calls.push(HostCalls { import, result, count: 1 }),
+        }
+    }
+
+    /// The host calls so far; one that the guest was stopped in is without an answer.
+    pub(crate) fn imports(&mut self) -> Vec<HostCalls> {
+        if let Some(import) = self.open.take() {
+            self.count(import, "unanswered");
+        }
+        std::mem::take(&mut self.calls)
     }
 
     /// Stops the guest for this reason.

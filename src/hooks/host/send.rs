@@ -1,6 +1,6 @@
 //! Messages of a plugin: queued with the verdict, limited per event and per chat.
 
-use super::{Task, missing};
+use super::{Refusal, Task, missing};
 use crate::effects::StagedSend;
 
 /// In the guest's words.
@@ -14,13 +14,29 @@ pub(crate) enum SendError {
 /// Bytes of a message: what WhatsApp takes as one text.
 const TEXT: usize = 65_536;
 
+impl Refusal for SendError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Quota(_) => "quota",
+            Self::Invalid(_) => "failed",
+        }
+    }
+}
+
 impl Task {
     pub(crate) async fn send_text(
         &mut self,
         chat: String,
         text: String,
         reply_to: Option<String>,
-    ) -> Result<String, SendError> {
+    ) -> wasmtime::Result<Result<String, SendError>> {
+        self.begin("send.text")?;
+        let answer = self.text(chat, text, reply_to).await;
+        Ok(self.told(answer))
+    }
+
+    async fn text(&mut self, chat: String, text: String, reply_to: Option<String>) -> Result<String, SendError> {
         let Some(grant) = self.hook.grants.send else {
             self.denied.insert("send");
             return Err(SendError::Denied(missing("send", "send = { per_chat_per_minute = 5 }")));
@@ -42,7 +58,7 @@ impl Task {
             return Err(SendError::Quota(format!("at most {per_minute} messages per chat and minute")));
         }
         let n = self.effects.sends.len() + 1;
-        let correlation_id = format!("{}.{}.{n}", self.scope.event, self.scope.plugin);
+        let correlation_id = self.scope.name('.', n);
         let plugin = self.scope.plugin.clone();
         let correlation = correlation_id.clone();
         let send = StagedSend { plugin, correlation_id: correlation, chat, text, reply_to, per_minute };

@@ -126,7 +126,7 @@ fn clocks(to: &mut LinkerInstance<'_, State>, interface: &str, name: &str) -> wa
     let wall = interface.ends_with("wall-clock");
     match name {
         "now" if wall => to.func_wrap(name, |mut cx: Cx, (): ()| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             let now = cx.data().task.capabilities.clock.now();
             Ok((Datetime { seconds: now / 1000, nanoseconds: u32::try_from(now % 1000).unwrap_or(0) * 1_000_000 },))
         })?,
@@ -134,7 +134,7 @@ fn clocks(to: &mut LinkerInstance<'_, State>, interface: &str, name: &str) -> wa
             to.func_wrap(name, |_: Cx, (): ()| Ok((Datetime { seconds: 0, nanoseconds: 1_000_000 },)))?
         }
         "now" => to.func_wrap(name, |mut cx: Cx, (): ()| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             Ok((cx.data().task.capabilities.clock.monotonic(),))
         })?,
         "resolution" => to.func_wrap(name, |_: Cx, (): ()| Ok((1_000u64,)))?,
@@ -151,7 +151,7 @@ fn clocks(to: &mut LinkerInstance<'_, State>, interface: &str, name: &str) -> wa
 fn random(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "get-random-bytes" | "get-insecure-random-bytes" => to.func_wrap(name, |mut cx: Cx, (length,): (u64,)| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             if length > RANDOM {
                 return Err(wasmtime::Error::msg(format!("at most {RANDOM} random bytes at once")));
             }
@@ -161,11 +161,11 @@ fn random(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<bo
             Ok((bytes,))
         })?,
         "get-random-u64" | "get-insecure-random-u64" => to.func_wrap(name, |mut cx: Cx, (): ()| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             Ok((cx.data().task.capabilities.random.next(),))
         })?,
         "insecure-seed" => to.func_wrap(name, |mut cx: Cx, (): ()| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             let random = &cx.data().task.capabilities.random;
             Ok(((random.next(), random.next()),))
         })?,
@@ -177,19 +177,19 @@ fn random(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<bo
 fn poll(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "[method]pollable.ready" => to.func_wrap(name, |mut cx: Cx, (one,): (Resource<Pollable>,)| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             Ok((ready_in(&cx, &one).is_zero(),))
         })?,
         "[method]pollable.block" => to.func_wrap_async(name, |mut cx: Cx, (one,): (Resource<Pollable>,)| {
             Box::new(async move {
-                cx.data_mut().task.enter()?;
+                cx.data_mut().task.enter("wasi")?;
                 tokio::time::sleep(ready_in(&cx, &one)).await;
                 Ok(())
             })
         })?,
         "poll" => to.func_wrap_async(name, |mut cx: Cx, (all,): (Vec<Resource<Pollable>>,)| {
             Box::new(async move {
-                cx.data_mut().task.enter()?;
+                cx.data_mut().task.enter("wasi")?;
                 let Some(first) = all.iter().map(|one| ready_in(&cx, one)).min() else {
                     return Err(wasmtime::Error::msg("poll of nothing"));
                 };
@@ -208,7 +208,7 @@ fn streams(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<b
     match name {
         "[method]input-stream.read" | "[method]input-stream.blocking-read" => {
             to.func_wrap(name, |mut cx: Cx, (_, _): (Resource<InputStream>, u64)| {
-                cx.data_mut().task.enter()?;
+                cx.data_mut().task.enter("wasi")?;
                 Ok((Err::<Vec<u8>, _>(StreamError::Closed),))
             })?;
         }
@@ -219,20 +219,20 @@ fn streams(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<b
             to.func_wrap(name, |_: Cx, (_,): (Resource<OutputStream>,)| Ok((Resource::<Pollable>::new_own(READY),)))?;
         }
         "[method]output-stream.check-write" => to.func_wrap(name, |mut cx: Cx, (_,): (Resource<OutputStream>,)| {
-            cx.data_mut().task.enter()?;
+            cx.data_mut().task.enter("wasi")?;
             Ok((Ok::<u64, StreamError>(4096),))
         })?,
         "[method]output-stream.write" | "[method]output-stream.blocking-write-and-flush" => {
             to.func_wrap(name, |mut cx: Cx, (out, bytes): (Resource<OutputStream>, Vec<u8>)| {
                 let task = &mut cx.data_mut().task;
-                task.enter()?;
+                task.enter("wasi")?;
                 task.log.stream(usize::from(out.rep() == 1), &bytes);
                 Ok((Ok::<(), StreamError>(()),))
             })?;
         }
         "[method]output-stream.flush" | "[method]output-stream.blocking-flush" => {
             to.func_wrap(name, |mut cx: Cx, (_,): (Resource<OutputStream>,)| {
-                cx.data_mut().task.enter()?;
+                cx.data_mut().task.enter("wasi")?;
                 Ok((Ok::<(), StreamError>(()),))
             })?;
         }
@@ -242,7 +242,7 @@ fn streams(to: &mut LinkerInstance<'_, State>, name: &str) -> wasmtime::Result<b
 }
 
 fn pollable(cx: &mut Cx, at: u64) -> wasmtime::Result<Resource<Pollable>> {
-    cx.data_mut().task.enter()?;
+    cx.data_mut().task.enter("wasi")?;
     let timers = &mut cx.data_mut().wasi;
     let index = timers.next % POLLABLES;
     timers.next = index + 1;

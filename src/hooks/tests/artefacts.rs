@@ -145,6 +145,43 @@ async fn compiled_code_is_kept_and_never_trusted() {
     }
 }
 
+/// What is sealed is this code under this name: a file in another's place is not run either.
+#[tokio::test]
+async fn compiled_code_of_another_artefact_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("compiled");
+    let artefacts = [guest("", PASS), saying(1, "dropped")];
+    let mut files = Vec::new();
+    for wasm in &artefacts {
+        cached(&dir, 1).compile(wasm.clone()).await.unwrap();
+        let mut all = std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+        let new = all.find(|file| !files.contains(file)).unwrap();
+        files.push(new);
+    }
+    let aside = folder.path().join("aside");
+    for (from, to) in [(&files[0], &aside), (&files[1], &files[0]), (&aside, &files[1])] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let host = cached(&dir, 1);
+    for (wasm, says) in artefacts.iter().zip([Verdict::Pass, Verdict::Drop { reason: "dropped".into() }]) {
+        let compiled = host.compile(wasm.clone()).await.unwrap();
+        assert!(!compiled.info().from_cache);
+        let hook = Hook::new(&host, manifest(json!({})), compiled, &Default::default(), json!({})).unwrap();
+        assert_eq!(host.transform(&hook, &message(), "{}", &setting()).await.answer, Ok(says));
+    }
+}
+
+/// What another toolchain made a component of is taken as it is.
+#[tokio::test]
+async fn a_component_is_a_plugin() {
+    let host = host();
+    let wasm = component(&saying(1, "by a component"));
+    let plugin = hook(&host, wasm, json!({})).await;
+    assert_eq!(host.check(&plugin).await, Ok(()));
+    let ran = host.transform(&plugin, &message(), "{}", &setting()).await;
+    assert_eq!(ran.answer, Ok(Verdict::Drop { reason: "by a component".into() }));
+}
+
 #[tokio::test]
 async fn a_missing_runner_names_the_command() {
     let host = Host::start(HostConfig { dist_dir: "nowhere".into(), ..HostConfig::default() }).unwrap();

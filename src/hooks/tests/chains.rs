@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+const DELIVERY: &str = r#"(func (export "kero:plugin/on-delivery@0.1.0#shape") (param i32) (result i32) unreachable)
+    (func (export "kero:plugin/on-delivery@0.1.0#judge") (param i32) (result i32) unreachable)"#;
 const TRAP: &str = "unreachable";
 const REJECT: &str =
     "(i32.store8 (i32.const 2048) (i32.const 1)) (i32.store8 (i32.const 2052) (i32.const 1)) i32.const 2048";
@@ -56,6 +58,12 @@ async fn a_plugin_does_not_meet_what_it_caused() {
     let names: Vec<String> = for_event(&hooks, &own).iter().map(|hook| hook.name().to_string()).collect();
     assert_eq!(names, vec!["other"]);
     assert!(for_delivery(&hooks, &own, "e").is_empty(), "the other kind");
+    let deliveries = [
+        hook(&host, guest_for("delivery", "", DELIVERY), json!({"name": "bot", "kind": "delivery"})).await,
+        hook(&host, guest_for("delivery", "", DELIVERY), json!({"name": "other", "kind": "delivery"})).await,
+    ];
+    let names: Vec<String> = for_delivery(&deliveries, &own, "e").iter().map(|hook| hook.name().to_string()).collect();
+    assert_eq!(names, vec!["other"]);
 }
 
 /// A redaction at the end of a long chain must not be left out.
@@ -206,6 +214,28 @@ async fn a_hook_that_asks_for_time_gets_it_until_its_tries_are_over() {
     assert_eq!(waits, [1, 5, 30].map(Duration::from_secs));
 }
 
+/// What a chain comes to is one: hooks that answered in one of which nothing counts have no verdict in it.
+#[tokio::test]
+async fn a_chain_that_fails_undoes_the_hooks_before_it() {
+    let host = host();
+    let set = r#"(import "kero:plugin/kv@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32 i32 i32)))"#;
+    let write = "(call $set (i32.const 4096) (i32.const 3) (i32.const 4096) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 3072)) i32.const 0";
+    let more = json!({"name": "writes", "order": 1, "grants": everything()});
+    let writes = hook(&host, guest(&format!("{set} (data (i32.const 4096) \"key\")"), write), more).await;
+    for (body, policy, counts, expected) in [
+        (PASS, "dead", true, vec!["writes:pass", "failing:pass"]),
+        (RETRY, "dead", false, vec!["writes:undone", "failing:retry"]),
+        (REJECT, "dead", false, vec!["writes:undone", "failing:reject"]),
+        (REJECT, "raw", true, vec!["writes:pass", "failing:reject"]),
+        (REJECT, "drop", true, vec!["writes:pass", "failing:reject"]),
+    ] {
+        let hooks = [Arc::clone(&writes), failing(&host, body, policy, json!({})).await];
+        let chained = run(&host, &hooks, &message(), &setting()).await;
+        assert_eq!(words(&chained), expected, "{policy}");
+        assert_eq!(chained.effects.kv.len(), usize::from(counts), "{policy}: {:?}", chained.end);
+    }
+}
+
 #[tokio::test]
 async fn an_open_breaker_holds_events_and_passes_raw_ones() {
     let host = host();
@@ -242,6 +272,16 @@ async fn an_ack_reaches_the_client_whatever_a_hook_does() {
     let data: Value = serde_json::from_str(outcome.data.as_deref().unwrap()).unwrap();
     assert_eq!(data, json!({"status": "failed", "correlation_id": "c", "error": "no", "note": "kept"}));
     assert!(chained.records[0].note.as_deref().unwrap().contains("drop-ack"));
+
+    // what one with the grant changed is not changed back on account of one without it
+    let said = r#"{"status":"failed","correlation_id":"c","error":"changed"}"#;
+    let may = json!({"name": "may", "order": 1, "grants": {"drop-ack": true}});
+    let lie = saying(2, r#"{"status":"sent","correlation_id":"c","error":"changed","note":"kept"}"#);
+    let hooks = [hook(&host, saying(2, said), may).await, hook(&host, lie, json!({"name": "liar", "order": 2})).await];
+    let chained = run(&host, &hooks, &ack, &setting()).await;
+    let End::Go(outcome) = &chained.end else { panic!("{:?}", chained.end) };
+    let data: Value = serde_json::from_str(outcome.data.as_deref().unwrap()).unwrap();
+    assert_eq!(data, json!({"status": "failed", "correlation_id": "c", "error": "changed", "note": "kept"}));
 
     let granted = hook(&host, saying(1, "noise"), json!({"name": "dropper", "grants": {"drop-ack": true}})).await;
     let chained = run(&host, &[granted], &ack, &setting()).await;

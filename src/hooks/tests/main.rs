@@ -3,6 +3,7 @@
 
 mod abuse;
 mod artefacts;
+mod bounds;
 mod chains;
 mod effects;
 mod guests;

@@ -64,7 +64,13 @@ world guest {
   import wasi:random/random@0.2.6;
   export kero:plugin/on-event@0.1.0;
 }
+world waiting {
+  import wasi:clocks/monotonic-clock@0.2.6;
+  import wasi:io/poll@0.2.6;
+  export kero:plugin/on-event@0.1.0;
+}
 package wasi:io@0.2.6 {
+  interface poll { resource pollable { block: func(); } }
   interface error { resource error { to-debug-string: func() -> string; } }
   interface streams {
     use error.{error};
@@ -80,6 +86,10 @@ package wasi:cli@0.2.6 {
   interface stdout { use wasi:io/streams@0.2.6.{output-stream}; get-stdout: func() -> output-stream; }
 }
 package wasi:clocks@0.2.6 {
+  interface monotonic-clock {
+    use wasi:io/poll@0.2.6.{pollable};
+    subscribe-duration: func(when: u64) -> pollable;
+  }
   interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
 }
 package wasi:random@0.2.6 { interface random { get-random-u64: func() -> u64; } }
@@ -104,6 +114,28 @@ pub fn wasi_guest(body: &str) -> Vec<u8> {
     let (mut resolve, _) = ours();
     let package = resolve.push_str("wasi.wit", WASI).unwrap();
     with_wit(&text, &resolve, resolve.select_world(&[package], Some("guest")).unwrap())
+}
+
+/// A transform that waits for an hour in $wait, which `begin` has called before anything is asked.
+pub fn guest_that_starts_late(begin: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+          (import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration" (func $timer (param i64) (result i32)))
+          (import "wasi:io/poll@0.2.6" "[method]pollable.block" (func $block (param i32)))
+          (memory (export "memory") 1)
+          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
+          (func $wait (call $block (call $timer (i64.const 3600000000000))))
+          {begin}
+          (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {PASS}))"#
+    );
+    let (mut resolve, _) = ours();
+    let package = resolve.push_str("wasi.wit", WASI).unwrap();
+    with_wit(&text, &resolve, resolve.select_world(&[package], Some("waiting")).unwrap())
+}
+
+/// The same plugin as a component, as other toolchains upload it.
+pub fn component(module: &[u8]) -> Vec<u8> {
+    wit_component::ComponentEncoder::default().module(module).unwrap().encode().unwrap()
 }
 
 /// The body of a `handle` that answers ok with this case of `verdict` and the text at the address.

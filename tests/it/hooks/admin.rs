@@ -246,6 +246,52 @@ export default async function handle(event) {
     assert_eq!(jobs["data"].as_array().unwrap().len(), 0, "and sends nothing");
 }
 
+/// What is withdrawn is denied from the next call on, over a restart, too, until it is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_are_withdrawn_and_given_back() {
+    let mut stage = Stage::new().await;
+    let script = "export default (event) => {
+        try { event.data.n = kero.kv.increment('n'); } catch (error) { event.data.denied = String(error); }
+        return event; }";
+    let asked = manifest("counts", "1", "transform", &format!("{RAW}\n[grants]\nkv = \"1KiB\""));
+    install(&stage.kero, &asked, script.as_bytes()).await;
+    let said = async |stage: &Stage, text: &str| {
+        stage.receive(JANE, text).await;
+        stage.wait_text(text).await["data"].clone()
+    };
+    assert_eq!(said(&stage, "first").await["n"], 1);
+    let path = "/plugins/counts/grants";
+    let view = put(&stage.kero, path, json!({ "grants": {} })).await.expect(200);
+    assert_eq!((&view["data"]["grants"], &view["data"]["grants_asked"]), (&json!({}), &json!({ "kv": 1024 })));
+    let denied = said(&stage, "withdrawn").await["denied"].as_str().unwrap().to_owned();
+    assert!(denied.contains("the grant `kv` is missing"), "{denied}");
+    assert_eq!(stage.calls("counts").await[0]["denied"], json!(["kv"]));
+    stage.kero.restart().await;
+    stage.kero.wait_status("a", "connected").await;
+    assert!(said(&stage, "still withdrawn").await["denied"].is_string());
+    put(&stage.kero, path, json!({ "grants": { "kv": "1MiB" } })).await.expect(200);
+    assert_eq!(said(&stage, "given back").await["n"], 2, "what was stored is there");
+    stage.kero.restart().await;
+    stage.kero.wait_status("a", "connected").await;
+    assert_eq!(said(&stage, "still given").await["n"], 3);
+    put(&stage.kero, path, json!({ "grants": { "nonsense": true } })).await.problem(400, "validation-failed");
+}
+
+/// What another toolchain made a component of is uploaded as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_uploaded_and_called() {
+    let stage = Stage::new().await;
+    let core = module("", "i32.const 0");
+    let component = wit_component::ComponentEncoder::default().module(&core).unwrap().encode().unwrap();
+    assert_ne!(component[..8], core[..8], "another kind of WebAssembly");
+    let uploaded = upload(&stage.kero, &wasm_manifest("component", RAW), &component).await.expect(201);
+    assert_eq!((&uploaded["data"]["wit"], &uploaded["data"]["bytes"]), (&json!("0.1.0"), &json!(component.len())));
+    activate(&stage.kero, &uploaded["data"]).await;
+    stage.receive(JANE, "hello").await;
+    stage.wait_text("hello").await;
+    assert_eq!(stage.calls("component").await[0]["outcome"], "pass");
+}
+
 /// New versions while events come in: each event has one verdict, of one of the versions; none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloading_loses_no_event() {

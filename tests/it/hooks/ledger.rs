@@ -78,6 +78,10 @@ async fn effects_are_neither_lost_nor_doubled_over_kills() {
     let calls = check(&stage, "ledger", &sent).await;
     let of = |calls: &[Value], outcome: &str| calls.iter().filter(|call| call["outcome"] == outcome).count();
     let trapped = stage.calls("trapper").await;
+    for (what, count) in [("spun", of(&calls, "cpu")), ("hung", of(&calls, "wall")), ("trapped", of(&trapped, "trap"))]
+    {
+        assert!(count > 0, "nothing {what}: the ledger says nothing of it");
+    }
     println!(
         "hooks: {} kills, {} events, {} calls, {} spun, {} hung, {} trapped beside: lost 0, doubled 0",
         kills,

@@ -9,6 +9,8 @@ mod capabilities;
 mod crash;
 mod delivery;
 mod ledger;
+mod metrics;
+mod shaped;
 mod transform;
 
 use crate::support::{Answer, Kero, Options, Sink, person, simulator};
@@ -86,6 +88,19 @@ impl Stage {
         self.sink.wait_for(text, found).await.1
     }
 
+    /// The instance's deliveries in this state.
+    pub async fn deliveries(&self, state: &str) -> Vec<Value> {
+        let page = self.kero.get(&format!("/instances/a/deliveries?state={state}&limit=1000")).await.expect(200);
+        page["data"].as_array().unwrap().clone()
+    }
+
+    /// The texts that a person got, each message once.
+    pub fn got(&self, person: &str) -> Vec<String> {
+        let mut seen = std::collections::HashSet::new();
+        let texts = self.simulator.received_texts(person);
+        texts.into_iter().filter(|it| seen.insert(it.id.clone())).map(|it| it.text).collect()
+    }
+
     /// The plugin's calls, newest first.
     pub async fn calls(&self, name: &str) -> Vec<Value> {
         let page = self.kero.get(&format!("/plugins/{name}/calls?limit=1000")).await.expect(200);
@@ -141,6 +156,11 @@ pub async fn activate(kero: &Kero, uploaded: &Value) -> Value {
 
 /// A core module for world `transform`, as a compiler would make it; `handle` is the body, `more` further definitions.
 pub fn module(more: &str, handle: &str) -> Vec<u8> {
+    let export = "kero:plugin/on-event@0.1.0#handle";
+    module_for("transform", more, &format!(r#"(func (export "{export}") (param i32) (result i32) {handle})"#))
+}
+
+pub fn module_for(world: &str, more: &str, exports: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
           {more}
@@ -154,12 +174,12 @@ pub fn module(more: &str, handle: &str) -> Vec<u8> {
               (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))
               (br $more)))
             (local.get $at))
-          (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {handle}))"#
+          {exports})"#
     );
     let mut resolve = wit_parser::Resolve::default();
     let wit = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("plugins/wit/0.1.0");
     let (package, _) = resolve.push_path(wit).unwrap();
-    let world = resolve.select_world(&[package], Some("transform")).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
     let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
     module

@@ -74,7 +74,7 @@ impl types::Host for State {}
 
 impl clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        self.task.enter()?;
+        self.task.enter("clock.now")?;
         Ok(self.task.capabilities.clock.now())
     }
 }
