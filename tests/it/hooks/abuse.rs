@@ -2,6 +2,7 @@
 
 use super::{JANE, Stage, install, manifest, module, wasm_manifest};
 use crate::support::eventually;
+use serde_json::json;
 use std::time::Duration;
 
 /// The way in which a script misbehaves is the message's text; what it wrote and sent before must not be seen.
@@ -87,6 +88,11 @@ async fn floods_of_the_log_are_cut_and_counted() {
     assert_eq!(call["outcome"], "replace", "a log decides nothing");
     let kept: usize = call["logs"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().len()).sum();
     assert!(kept > 0 && kept <= 64 << 10, "{kept}");
+    assert_eq!(call["log_dropped"], 5000 * 100 - kept, "what is not there is told");
+    let event = json!({ "event": "message", "data": { "text": "flood", "chat": "491551000501@s.whatsapp.net" } });
+    let grants = json!({ "kv": 65536, "send": {} });
+    let trial = stage.kero.post("/plugins/abuse/test", json!({ "event": event, "grants": grants })).await.expect(200);
+    assert_eq!(trial["data"]["log_dropped"], 5000 * 100 - kept, "{trial}");
     // half a surrogate is text that JSON can say and UTF-8 cannot
     stage.receive(JANE, "lone").await;
     stage.sink.wait_for("lone", |event| event["data"]["text"] == "lone").await;
@@ -121,6 +127,33 @@ async fn modules_are_stopped_too() {
     let answer = super::upload(&stage.kero, &wasm_manifest("start", raw), &start).await;
     let problem = answer.problem(422, "plugin-invalid");
     assert!(problem["detail"].as_str().unwrap().contains("start 1: "), "{problem}");
+}
+
+/// A hook that traps on every event of one instance costs another nothing: all of that one's events are delivered, in
+/// order, each once, while those of the first wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trapping_hook_of_one_instance_holds_up_no_other() {
+    const EACH: usize = 40;
+    let stage = Stage::new().await;
+    stage.instance("b", "491551000530").await;
+    let dead = "on = [\"message\"]\non_error = \"dead\"\ninstances = [\"a\"]";
+    install(&stage.kero, &wasm_manifest("trap", dead), &module("", "unreachable")).await;
+    let fine = wasm_manifest("fine", "on = [\"message\"]\non_error = \"dead\"\ninstances = [\"b\"]");
+    install(&stage.kero, &fine, &module("", "i32.const 0")).await;
+    for n in 0..EACH {
+        stage.receive(JANE, &format!("a {n}")).await;
+        stage.simulator.send_text(JANE, "491551000530", &format!("b {n}")).await.unwrap();
+    }
+    let last = format!("b {}", EACH - 1);
+    stage.wait_text(&last).await;
+    let expected: Vec<String> = (0..EACH).map(|n| format!("b {n}")).collect();
+    assert_eq!(stage.texts(), expected, "none of the other's, which are dead or held");
+    let calls = stage.calls("fine").await;
+    assert_eq!((calls.len(), calls.iter().filter(|call| call["outcome"] == "pass").count()), (EACH, EACH));
+    let trapped = stage.calls("trap").await;
+    assert!((5..=7).contains(&trapped.len()), "then its breaker is open: {}", trapped.len());
+    let view = stage.kero.get("/plugins/fine").await.expect(200);
+    assert_eq!(view["data"]["breaker_open"], false);
 }
 
 /// Five faults in a row suspend a plugin; its events are held, and go on when it works again.

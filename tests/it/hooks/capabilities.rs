@@ -58,6 +58,68 @@ async fn http_goes_to_listed_hosts_through_the_guard() {
     assert_eq!(api.received().len(), before + 1);
 }
 
+/// Five requests for an event, as long as each says, a mebibyte of each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_few_and_short_and_answers_small() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = vec![0; 4096];
+                let read = stream.read(&mut asked).await.unwrap_or(0);
+                let path = String::from_utf8_lossy(&asked[..read]).split(' ').nth(1).unwrap_or("").to_owned();
+                // `/never` is not answered, `/1000` with as many bytes, `/chunked/1000` without saying how many
+                let Ok(bytes) = path.rsplit('/').next().unwrap_or("").parse::<usize>() else {
+                    return std::future::pending().await;
+                };
+                let head = if path.starts_with("/chunked") {
+                    format!("transfer-encoding: chunked\r\n\r\n{bytes:x}\r\n")
+                } else {
+                    format!("content-length: {bytes}\r\n\r\n")
+                };
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}{}\r\n0\r\n\r\n", "x".repeat(bytes));
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    let script = "export default async function handle(event) {
+        const told = [];
+        for (const path of event.message.text.split(' ')) {
+          const began = Date.now();
+          try { told.push((await (await fetch(kero.config.url + path, path === 'never' ? { timeout: 300 } : {})).text()).length); }
+          catch (error) { told.push(String(error)); }
+          event.data.took = Date.now() - began;
+        }
+        event.data.told = told; return event; }";
+    let more = format!(
+        "{RAW}\n[limits]\nwall_ms = 10000\ncpu_ms = 1000\n[grants]\nhttp = [\"{url}*\"]\n[config.schema]\ntype = \"object\""
+    );
+    let stage = Stage::new().await;
+    install(&stage.kero, &manifest("fetch", "1", "transform", &more), script.as_bytes()).await;
+    let config = json!({ "config": { "url": url } }).to_string().into_bytes();
+    stage.kero.request(reqwest::Method::PUT, "/plugins/fetch/config", &[], Some(config)).await.expect(200);
+    let ask = async |text: &str| {
+        stage.receive(JANE, text).await;
+        stage.wait_text(text).await["data"].clone()
+    };
+    let told = ask("1 2 3 4 5 6").await["told"].clone();
+    assert_eq!(told.as_array().unwrap()[..5], [1, 2, 3, 4, 5]);
+    assert!(told[5].as_str().unwrap().contains("at most 5 requests per event"), "{told}");
+    let (most, over) = (1 << 20, (1 << 20) + 1);
+    let told = ask(&format!("{most} {over} chunked/{over}")).await["told"].clone();
+    assert_eq!(told[0], most);
+    for answer in [&told[1], &told[2]] {
+        assert!(answer.as_str().is_some_and(|it| it.contains("too large")), "{told}");
+    }
+    let data = ask("never").await;
+    assert!(data["told"][0].as_str().unwrap().contains("no answer in time"), "{data}");
+    assert!(data["took"].as_i64().unwrap() >= 300, "{data}");
+}
+
 /// A name that leads into the gateway's own network is refused when it is resolved, however it is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_private_addresses_are_refused_when_resolved() {

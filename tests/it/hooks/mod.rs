@@ -6,6 +6,7 @@ mod attacks;
 mod author;
 mod bundled;
 mod capabilities;
+mod chains;
 mod crash;
 mod delivery;
 mod ledger;
