@@ -28,7 +28,8 @@
 //!    row. Nothing has gone to WhatsApp yet. With `X-Async: true` the answer is `202` now; without, the request waits for
 //!    the job's end. From here both take the same way.
 //! 3. **gateway/queue** says which jobs are due. A synchronous send goes from its commit straight to its lane.
-//! 4. **gateway/worker** runs one *lane* per chat: first in, first out in a chat, parallel over chats and instances. It
+//! 4. **gateway/worker** runs one *lane* per chat and class: first in, first out, one message of a chat on its way at a
+//!    time, parallel over chats and instances. It
 //!    builds the protobuf, commits it with the *intent* (`sending`), and only then hands it to the link.
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
@@ -36,7 +37,8 @@
 //!    A temporary failure puts the job on hold until its retry is due; a permanent one makes it `failed`.
 //!    A failed asynchronous job is a *dead letter*; retrying it is a new promise with an end of its own.
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
-//!    the frozen protobuf under the same message id, which the recipient shows once.
+//!    the frozen protobuf under the same message id, which the recipient shows once. A receipt that names it meanwhile,
+//!    or that came before the result was stored, stays on the job: such a message is sent, and not repeated.
 //!
 //! ## The life of an event
 //!
