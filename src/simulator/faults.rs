@@ -27,16 +27,19 @@ pub enum Fault {
     DuplicateInbound,
     /// The next messages to the phone's companions, or to the phone when it has none, arrive with damaged ciphertext.
     Undecryptable,
+    /// The phone's devices' next questions whether numbers are on WhatsApp are answered with an error.
+    LookupError,
 }
 
 /// A fault, whom it hits, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRule {
     pub fault: Fault,
-    /// The account it applies to: the sender's for nacks and acks, the recipient's for inbound faults.
+    /// The account it applies to: the sender's for nacks and acks, the recipient's for inbound faults, who asks for
+    /// look-ups.
     /// `None`: everybody.
     pub phone: Option<String>,
-    /// The code of a stream error (default 503) or a nack (default 479).
+    /// The code of a stream error (default 503), a nack (default 479) or a look-up's error (default 500).
     pub code: Option<u16>,
     /// How many stanzas are hit. For connection faults: the connections of now, and the next `count - 1` logins
     /// of the phone; when nobody is connected, the next `count` logins.

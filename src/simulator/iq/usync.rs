@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wacore_binary::{Jid, Node};
 
 use super::{Answer, Query, devices};
+use crate::faults::Fault;
 use crate::node::{attr, children, holding, jid as jid_attr, node, now, text};
 use crate::session::Caller;
 use crate::world::account::Account;
@@ -14,6 +15,11 @@ pub(crate) fn answer(caller: &Caller, query: &Query<'_>) -> Result<Answer> {
     let usync = query.stanza.get_optional_child("usync").context("no <usync>")?;
     let protocols: Vec<String> =
         usync.get_optional_child("query").map(children).unwrap_or(&[]).iter().map(|p| p.tag.to_string()).collect();
+    if protocols.iter().any(|protocol| protocol == "contact")
+        && let Some(rule) = caller.world.faults.take(Fault::LookupError, &caller.account.phone)
+    {
+        return Ok(Answer::Error(rule.code.unwrap_or(500), "refused-by-a-fault"));
+    }
     let wanted = usync.get_optional_child("list").map(children).unwrap_or(&[]);
     let users: Vec<Node> = wanted.iter().filter_map(|user| describe(caller, user, &protocols)).collect();
 
