@@ -7,8 +7,8 @@ use crate::{Store, StoreError};
 use kero_domain::{JobId, NewEvent, Timestamp};
 use std::sync::Arc;
 
-/// Nothing was sent of these, and nothing will be once they are cancelled.
-const NOT_BEGUN: &str = "(state = 'queued' OR (state = 'held' AND held <> 'in_doubt'))";
+/// Nothing was sent of these, as far as is known, and nothing will be once they are cancelled.
+const NOT_BEGUN: &str = "(receipt IS NULL AND (state = 'queued' OR (state = 'held' AND held <> 'in_doubt')))";
 
 impl Store {
     /// Cancels a job that is queued or held (but not in doubt) and writes the event with it. `false`: it has begun or

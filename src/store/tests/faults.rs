@@ -2,7 +2,7 @@
 
 use super::{Fixture, event, new_job, on_both};
 use crate::device::PendingMessage;
-use crate::{IntentOutcome, Settlement, Store, StoreError};
+use crate::{IntentOutcome, Job, Settlement, Store, StoreError};
 use kero_domain::{EventKind, InstanceStatus, JobState, Timestamp};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ on_both!(
     writes_keep_their_order,
     a_dropped_caller_leaves_the_writer_alone,
     instances_go_while_they_are_written,
+    a_job_ends_with_its_event_or_not_at_all,
 );
 
 const CHAT: &str = "491701234567@s.whatsapp.net";
@@ -183,6 +184,46 @@ async fn a_dropped_caller_leaves_the_writer_alone(fixture: Fixture) {
     assert!(matches!(begun, IntentOutcome::Started { .. }));
     store.close().await;
     assert!(matches!(store.set_wanted(instance.pk, true).await, Err(StoreError::Closed)));
+}
+
+/// The end of a job and the event that tells it are one: while there is no room for the event, there is no end.
+async fn a_job_ends_with_its_event_or_not_at_all(fixture: Fixture) {
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let (begun, waiting) = (
+        super::accept(store, new_job(&instance, CHAT, "x")).await,
+        super::accept(store, new_job(&instance, CHAT, "y")).await,
+    );
+    store.intend_job(begun.id, instance.pk, epoch, vec![1], Timestamp::now()).await.unwrap();
+    let before = [store.job_by_id(begun.id).await.unwrap(), store.job_by_id(waiting.id).await.unwrap()];
+    let ack = |job: &Job| {
+        let mut ack = event(EventKind::MessageAck, CHAT, "ack");
+        ack.dedupe_key = Some(format!("a|{}", job.id));
+        ack
+    };
+    let at = Timestamp::now();
+    let failed =
+        || Settlement::Failed { code: "479".to_owned(), error: "no".to_owned(), count: crate::AttemptCount::Kept, at };
+    let settle =
+        async |settlement| store.settle_job(begun.id, instance.pk, epoch, settlement, Some(ack(&begun).into())).await;
+    let cancel = async || store.cancel_job(waiting.id, "c", "e", Some(ack(&waiting)), at).await;
+    fixture.refuse_inserts("events", true).await;
+    assert!(settle(Settlement::Sent { at }).await.is_err());
+    assert!(settle(failed()).await.is_err());
+    assert!(cancel().await.is_err());
+    let after = [store.job_by_id(begun.id).await.unwrap(), store.job_by_id(waiting.id).await.unwrap()];
+    assert_eq!(format!("{after:?}"), format!("{before:?}"), "nothing of it was written");
+    assert!(store.pending_events(instance.pk, 10).await.unwrap().is_empty());
+    fixture.refuse_inserts("events", false).await;
+    assert!(settle(failed()).await.unwrap().applied);
+    assert!(cancel().await.unwrap());
+    // told again, as after an answer that was lost
+    let _ = settle(failed()).await.unwrap();
+    assert!(!cancel().await.unwrap());
+    let states = [begun.id, waiting.id].map(async |id| store.job_by_id(id).await.unwrap().unwrap().state);
+    let [begun_state, waiting_state] = states;
+    assert_eq!((begun_state.await, waiting_state.await), (JobState::Failed, JobState::Cancelled));
+    assert_eq!(store.pending_events(instance.pk, 10).await.unwrap().len(), 2, "one for each");
 }
 
 /// Postgres ends every connection; the next write finds a fresh one.

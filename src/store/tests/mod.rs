@@ -11,6 +11,7 @@ mod journal;
 mod levels;
 mod plans;
 mod reading;
+mod receipts;
 mod retention;
 mod sending;
 mod story;
