@@ -289,6 +289,25 @@ fn headers_have_their_usual_names() {
     assert!(send["responses"]["401"]["headers"]["WWW-Authenticate"].is_object());
 }
 
+/// Each kind of message can be sent asynchronously, repeated safely and found again.
+#[test]
+fn every_send_takes_the_headers_of_sends() {
+    for version in [SpecVersion::V3_1, SpecVersion::V3_0] {
+        let operations = operations_of(&document(version));
+        let sends: Vec<_> =
+            operations.iter().filter(|(name, _)| name.starts_with("post ") && name.contains("/messages/")).collect();
+        assert!(sends.len() >= 2, "{sends:?}");
+        for (name, operation) in sends {
+            let parameters = operation["parameters"].as_array().unwrap();
+            let found = |wanted: &str| parameters.iter().any(|p| p["name"] == wanted && p["in"] == "header");
+            for header in ["X-Async", "Idempotency-Key", "X-Correlation-Id"] {
+                assert!(found(header), "{name} does not take {header}");
+            }
+            assert!(operation["responses"]["202"].is_object(), "{name}");
+        }
+    }
+}
+
 #[test]
 fn every_kind_of_event_is_described() {
     let document = document(SpecVersion::V3_1);

@@ -191,3 +191,56 @@ async fn on_redis() {
     assert!(queue.kept().contains(&element));
     assert_eq!(queue.clear_wrong_types().await, Some(0));
 }
+
+/// A read that waits has its own connection: whatever else is asked is answered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waits_holds_up_nothing_else() {
+    const WAIT: Duration = Duration::from_secs(8);
+    let server = Server::start();
+    let queue = server.queue().await;
+    let reader = tokio::spawn({
+        let queue = Arc::clone(&queue);
+        async move { queue.next(WAIT).await.len() }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let asked = async {
+        for _ in 0..10 {
+            assert_eq!(queue.health().await, RedisHealth::Ok);
+            assert_eq!(queue.lengths().await, Some(QueueLengths::default()));
+            assert_eq!(queue.scan(List::MessageQueue, 0, 10).await, Some(Vec::new()));
+        }
+    };
+    tokio::time::timeout(WAIT / 2, asked).await.expect("answers while a read waits");
+    assert!(!reader.is_finished(), "the read still waits");
+    queue.push(&job("late@s.whatsapp.net"));
+    assert_eq!(tokio::time::timeout(WAIT / 2, reader).await.expect("a push ends it").unwrap(), 1);
+}
+
+/// One instance has its share of the window and all together have the window; what is over it leaves at once, and what
+/// is released makes room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_bounded_for_one_and_for_all() {
+    let server = Server::start();
+    let queue = server.queue().await;
+    let key = |n: usize| LaneKey { chat: n.to_string().into(), priority: Priority::Bulk };
+    let element = |instance: i64, n: usize| format!("{instance}/{n}").into_bytes();
+    for instance in 1..=6 {
+        for n in 0..300 {
+            queue.keep(instance, key(n), element(instance, n));
+        }
+    }
+    let of = |instance: i64| {
+        let prefix = format!("{instance}/").into_bytes();
+        queue.kept().iter().filter(|element| element.starts_with(&prefix)).count()
+    };
+    assert_eq!((1..=6).map(of).collect::<Vec<_>>(), [256, 256, 256, 256, 0, 0]);
+    for n in 0..300 {
+        queue.release(1, &key(n));
+        queue.release(9, &key(n));
+    }
+    queue.keep(5, key(0), element(5, 0));
+    queue.keep(5, key(0), element(5, 1));
+    assert_eq!((of(1), of(2), of(5)), (0, 256, 2));
+    queue.release(5, &key(0));
+    assert_eq!((of(5), queue.kept().len()), (0, 768));
+}
