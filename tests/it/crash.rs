@@ -3,6 +3,7 @@
 
 use crate::chaos::counters_are_unique;
 use crate::support::{KEY, Kero, Options, Redis, Sink, eventually, eventually_within, person, simulator};
+use kero_domain::Timestamp;
 use kero_simulator::{Script, Simulator};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -214,4 +215,85 @@ async fn a_poison_job_dies_and_its_lane_moves_on() {
     assert_eq!(letters["data"][0]["code"], "attempts-exhausted", "{letters}");
     let texts: Vec<_> = simulator.received_texts("491525000012").into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["healthy"]);
+}
+
+/// The process dies with the acknowledgement in its hands, and the recipient reads while nobody runs: that the message
+/// arrived is known from the receipt, and it is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_came_while_nobody_ran_stands_for_the_lost_result() {
+    let (simulator, sink) = (simulator().await, Sink::start().await);
+    let options = Options::default().env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\"]");
+    let mut kero = Kero::start_with(&simulator, options).await;
+    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
+    kero.pair(&simulator, "a", "491525000021").await;
+    kero.set_env("KERO_CRASH_AT", "after_ack:1");
+    kero.restart().await;
+    kero.wait_status("a", "connected").await;
+    person(&simulator, "491525000022", Script::Late(Duration::from_secs(1)));
+    let accepted = kero.send_async("a", "491525000022", "once").await;
+    eventually_within(Duration::from_secs(30), "the crash", || {
+        let dead = kero.has_exited();
+        async move { dead.then_some(()) }
+    })
+    .await;
+    // the receipts are sent meanwhile
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    kero.revive().await;
+    let correlation = accepted["correlation_id"].as_str().unwrap();
+    let of = |event: &Value| event["event"] == "message_ack" && event["data"]["correlation_id"] == correlation;
+    let (_, ack) = sink.wait_for("its end", of).await;
+    assert_eq!((&ack["data"]["status"], &ack["data"]["attempts"]), (&json!("sent"), &json!(1)), "{ack}");
+    eventually("the job to be read", || async {
+        let job = kero.get(&format!("/instances/a/jobs/{correlation}")).await.expect(200);
+        (job["data"]["state"] == "read" && job["data"]["attempts"] == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = simulator.ledger().iter().filter(|line| accepted["message_id"] == line.id.as_str()).count();
+    assert_eq!((lines, distinct_ends(&sink, correlation)), (1, 1), "sent once, told once");
+}
+
+/// Scheduled sends, and kills at the moments when they are due: each goes out, under one id, and none before its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_sends_survive_kills_at_their_moments() {
+    const SENDS: usize = 20;
+    const EVERY: i64 = 500;
+    let (simulator, redis, sink) = (simulator().await, Redis::start().await, Sink::start().await);
+    let options = Options::default()
+        .redis(redis.url())
+        .env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"200ms\",\"500ms\",\"1s\",\"1s\",\"1s\",\"1s\"]")
+        .env("KERO_SENDING__DOUBT_WAIT", "300ms");
+    let mut kero = Kero::start_with(&simulator, options).await;
+    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
+    kero.pair(&simulator, "a", "491525000031").await;
+    let begin = Timestamp::now().after(Duration::from_secs(5));
+    let mut sends = Vec::new();
+    for n in 0..SENDS {
+        let recipient = person(&simulator, &format!("49152510{n:02}1"), Script::Silent);
+        let due = Timestamp(begin.0 + n as i64 * EVERY);
+        let body = json!({ "phone": recipient, "message": format!("n{n}"), "send_at": due.rfc3339() });
+        let accepted = kero.post_with("/instances/a/messages/text", &[("x-async", "true")], body).await.expect(202);
+        sends.push((recipient, due, accepted));
+    }
+    // 200 ms before one is due, 200 ms after, and between
+    for (n, offset) in [(2, -200), (7, 0), (12, 100), (17, 200)] {
+        let moment = Timestamp(sends[n].1.0 + offset);
+        tokio::time::sleep(Timestamp::now().until(moment)).await;
+        kero.restart().await;
+    }
+    for (recipient, due, accepted) in &sends {
+        let correlation = accepted["correlation_id"].as_str().unwrap();
+        wait_for_ends(&mut kero, &sink, correlation, 1).await;
+        let end = sink.wait_for(correlation, |event| event["data"]["correlation_id"] == correlation).await.1;
+        assert_eq!(end["data"]["status"], "sent", "{end}");
+        let ledger = simulator.ledger();
+        let lines: Vec<_> = ledger.iter().filter(|line| accepted["message_id"] == line.id.as_str()).collect();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.at as i64 >= due.0), "{correlation}: {lines:?}");
+        let texts: HashSet<(String, String)> =
+            simulator.received_texts(recipient).into_iter().map(|text| (text.id, text.text)).collect();
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert_eq!(distinct_ends(&sink, correlation), 1);
+    }
+    let ids: HashSet<String> = simulator.ledger().into_iter().map(|line| line.id).collect();
+    assert_eq!(ids.len(), SENDS, "one id each");
 }

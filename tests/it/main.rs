@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attempts;
+mod away;
 mod bad_input;
 mod baileys;
+mod callers;
 mod catalogue;
 mod changed;
 mod chaos;
@@ -19,6 +21,7 @@ mod hooks;
 mod hostile;
 mod house;
 mod http2;
+mod jobs;
 mod ledger;
 mod lifecycle;
 mod measured;
@@ -26,10 +29,12 @@ mod promises;
 mod queue;
 mod rates;
 mod reading;
+mod receipts;
 mod redis_faults;
 mod room;
 mod scale;
 mod seed;
+mod shares;
 mod streams;
 mod support;
 mod tampering;

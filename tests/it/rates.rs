@@ -2,7 +2,7 @@
 
 use crate::support::{Kero, Options, Sink, eventually, person, simulator};
 use kero_domain::Timestamp;
-use kero_simulator::{Script, Simulator};
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -150,4 +150,87 @@ async fn the_queue_says_what_waits_why_and_how_long() {
     for name in ["kero_queue_depth{", "kero_queue_oldest_seconds", "kero_queue_claims_total"] {
         assert!(metrics.contains(name), "{name}: {metrics}");
     }
+}
+
+/// Accepted while their instance was connected, and not begun when it lost its connection: they say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_says_that_its_instance_is_offline() {
+    let options = Options::default().env("KERO_SENDING__LANE_CONCURRENCY", "1").env("KERO_SENDING__ACK_TIMEOUT", "10m");
+    let (simulator, kero, sink) = setup("491523000031", options).await;
+    kero.paired(&simulator, "away", "491523000032").await;
+    kero.post_empty("/instances/away/disconnect").await.expect(200);
+    simulator.inject(FaultRule::new(Fault::AckMissing).phone("491523000031").count(1));
+    let stuck = kero.send_async("a", "491523000032", "stuck").await["message_id"].clone();
+    simulator.wait_for(|line| stuck == line.id.as_str(), Duration::from_secs(20)).await.unwrap();
+    let mut waiting = Vec::new();
+    for n in 0..3 {
+        let recipient = person(&simulator, &format!("49152300004{n}"), Script::Silent);
+        waiting.push(kero.send_async("a", &recipient, "waits").await);
+    }
+    let job = async |accepted: &Value| -> Value {
+        let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+        kero.get(&path).await.expect(200)["data"].clone()
+    };
+    assert_eq!(job(&waiting[0]).await["state"], "queued");
+    kero.post_empty("/instances/a/disconnect").await.expect(200);
+    let held = json!({ "offline": 3, "scheduled": 0, "retry": 0, "rate": 0, "reach_out_lock": 0, "in_doubt": 1 });
+    eventually("three that wait for their instance", || async {
+        (kero.get("/queue").await.expect(200)["instances"][0]["held"] == held).then_some(())
+    })
+    .await;
+    for accepted in &waiting {
+        let job = job(accepted).await;
+        assert_eq!((&job["state"], &job["held_reason"]), (&json!("held"), &json!("offline")), "{job}");
+    }
+    kero.post_empty("/instances/a/connect").await.expect(200);
+    wait_for_acks_but(&sink, &stuck, 3).await;
+}
+
+/// The first attempts of all but one, which was in doubt.
+async fn wait_for_acks_but(sink: &Sink, doubtful: &Value, count: usize) {
+    eventually(&format!("{count} ends"), || async {
+        let acks = sink.events("message_ack");
+        let acks: Vec<&Value> = acks.iter().filter(|ack| ack["data"]["message_id"] != *doubtful).collect();
+        assert!(acks.iter().all(|ack| ack["data"]["status"] == "sent" && ack["data"]["attempts"] == 1), "{acks:#?}");
+        (acks.len() == count).then_some(())
+    })
+    .await;
+}
+
+/// Classes share what a rate allows eight to one, whoever came first; and a send is interactive unless it says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn interactive_sends_overtake_background_ones_eight_to_one() {
+    const EACH: usize = 40;
+    let options = Options::default().env("KERO_SENDING__RATE_PER_INSTANCE", "1200");
+    let (simulator, kero, _sink) = setup("491523000051", options).await;
+    kero.post_empty("/queue/pause").await.expect(200);
+    let mut background = HashSet::new();
+    for n in 0..2 * EACH {
+        let recipient = person(&simulator, &format!("4915231{n:04}1"), Script::Silent);
+        let mut body = json!({ "phone": recipient, "message": "x" });
+        if n < EACH {
+            body["priority"] = json!("background");
+        }
+        let accepted = kero.post_with("/instances/a/messages/text", &[("x-async", "true")], body).await.expect(202);
+        if n < EACH {
+            background.insert(accepted["message_id"].as_str().unwrap().to_owned());
+        }
+    }
+    kero.post_empty("/queue/resume").await.expect(200);
+    let order = eventually("all of them", || async {
+        let ledger = simulator.ledger();
+        (ledger.len() >= 2 * EACH).then(|| ledger.into_iter().map(|line| line.id).collect::<Vec<_>>())
+    })
+    .await;
+    assert_eq!(order.len(), 2 * EACH, "each once");
+    // up to sixteen are under way at once, and may pass each other on the way
+    for first in [18, 27, 36] {
+        let found = order[..first].iter().filter(|id| background.contains(*id)).count();
+        assert!((1..=first / 9 + 3).contains(&found), "{found} background ones among the first {first}");
+    }
+    let recipient = person(&simulator, "491523199991", Script::Silent);
+    kero.send_text("a", &recipient, "synchronous").await.expect(200);
+    let jobs = kero.get("/instances/a/jobs?limit=100").await.expect(200)["data"].as_array().unwrap().clone();
+    let named = |priority: &str| jobs.iter().filter(|job| job["priority"] == priority).count();
+    assert_eq!((named("interactive"), named("background")), (EACH + 1, EACH), "{:#?}", jobs[0]);
 }

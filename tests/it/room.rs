@@ -54,6 +54,43 @@ async fn old_jobs_and_events_go_and_what_is_needed_stays() {
     assert!(kero.get("/metrics").await.text().contains("kero_pruned_jobs_total"));
 }
 
+/// The newest of each instance are kept, and what has not ended is never counted among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_jobs_is_kept_of_each_instance() {
+    let (simulator, sink) = (simulator().await, Sink::start().await);
+    let options = Options::default().env("KERO_RETENTION__MAX_JOBS", "3").env("KERO_RETENTION__EVERY", "300ms");
+    let kero = Kero::start_with(&simulator, options).await;
+    for (id, phone) in [("a", "491524000041"), ("b", "491524000042")] {
+        kero.post("/instances", json!({ "instance_id": id, "webhook_url": sink.url })).await.expect(201);
+        kero.pair(&simulator, id, phone).await;
+    }
+    person(&simulator, "491524000043", Script::Silent);
+    let far = kero_domain::Timestamp::now().after(Duration::from_secs(3_600)).rfc3339();
+    for n in 0..4 {
+        let later = json!({ "phone": "491524000043", "message": n.to_string(), "send_at": far });
+        kero.post("/instances/a/messages/text", later).await.expect(202);
+    }
+    let mut ids = Vec::new();
+    for n in 0..8 {
+        let sent = kero.send_text("a", "491524000043", &n.to_string()).await.expect(200);
+        ids.push(sent["message_id"].clone());
+    }
+    for n in 0..2 {
+        kero.send_text("b", "491524000043", &n.to_string()).await.expect(200);
+    }
+    let jobs = async |id: &str| -> Vec<Value> {
+        kero.get(&format!("/instances/{id}/jobs")).await.expect(200)["data"].as_array().unwrap().clone()
+    };
+    eventually("three that ended, and four that wait", || async { (jobs("a").await.len() == 7).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left: Vec<Value> = jobs("a").await;
+    let kept: Vec<Value> =
+        left.iter().filter(|job| job["state"] != "held").map(|job| job["message_id"].clone()).collect();
+    let newest: Vec<Value> = ids[5..].iter().rev().cloned().collect();
+    assert_eq!((left.len(), kept), (7, newest));
+    assert_eq!(jobs("b").await.len(), 2, "another instance has its own");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_and_has_room_again() {
     let (simulator, sink) = (simulator().await, Sink::start().await);

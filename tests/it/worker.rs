@@ -96,6 +96,124 @@ async fn what_cannot_succeed_fails_at_once() {
     assert_eq!(letters["data"].as_array().unwrap().len(), 4);
 }
 
+/// WhatsApp does not say whether it has the number: an attempt like any other, by the schedule and with an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_fails_is_an_attempt() {
+    let options = Options::default()
+        .env("KERO_QUEUE__MAX_RETRIES", "2")
+        .env("KERO_QUEUE__RETRY_BASE", "700ms")
+        .env("KERO_QUEUE__RETRY_CEILING", "10s");
+    let (simulator, kero, sink) = setup("491529000051", options).await;
+    for phone in ["491529000052", "491529000053"] {
+        person(&simulator, phone, Script::Silent);
+    }
+    simulator.inject(FaultRule::new(Fault::LookupError).phone("491529000051").code(500).count(3));
+    let accepted = kero.send_async("a", "491529000052", "never").await;
+    let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+    let mut due = Vec::new();
+    for (attempts, delay) in [(1, 700), (2, 1_400)] {
+        let job = eventually(&format!("the hold after attempt {attempts}"), || async {
+            let job = kero.get(&path).await.expect(200)["data"].clone();
+            (job["attempts"] == attempts && job["held_reason"] == "retry").then_some(job)
+        })
+        .await;
+        assert_eq!(job["error_code"], "lookup-failed", "{job}");
+        let moment = |name: &str| kero_domain::Timestamp::parse_rfc3339(job[name].as_str().unwrap()).unwrap();
+        let wait = moment("due_at").0 - moment("updated_at").0;
+        assert!((delay * 8 / 10 - 50..=delay * 12 / 10).contains(&wait), "{wait} ms after attempt {attempts}");
+        due.push(moment("due_at"));
+    }
+    assert!(due[0] < due[1], "{due:?}");
+    let end = end_of(&sink, &accepted).await;
+    let found = (&end["status"], &end["code"], &end["attempts"]);
+    assert_eq!(found, (&json!("failed"), &json!("lookup-failed"), &json!(3)), "{end}");
+    let job = kero.get(&path).await.expect(200)["data"].clone();
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("failed"), &json!(3)), "{job}");
+    // an answer that no repetition changes
+    simulator.inject(FaultRule::new(Fault::LookupError).phone("491529000051").code(404).count(1));
+    let refused = kero.send_async("a", "491529000053", "never").await;
+    let end = end_of(&sink, &refused).await;
+    let found = (&end["status"], &end["code"], &end["attempts"]);
+    assert_eq!(found, (&json!("failed"), &json!("lookup-failed"), &json!(1)), "{end}");
+    // both chats go on, and each send had one end
+    for phone in ["491529000052", "491529000053"] {
+        let accepted = kero.send_async("a", phone, "after").await;
+        assert_eq!(end_of(&sink, &accepted).await["status"], "sent");
+    }
+    let ends: Vec<Value> = sink.events("message_ack");
+    let ids: std::collections::HashSet<String> = ends.iter().map(|end| end["id"].to_string()).collect();
+    assert_eq!(ids.len(), 4, "{ends:#?}");
+    assert!(simulator.ledger().iter().all(|line| accepted["message_id"] != line.id.as_str()));
+}
+
+/// One message of a chat is in flight, whatever classes its sends have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_has_one_message_in_flight_over_its_classes() {
+    const LATE: i64 = 2_000;
+    let (simulator, kero, sink) = setup("491529000061", Options::default()).await;
+    // its device is away, so that no receipt stands for the acknowledgement
+    kero.paired(&simulator, "b", "491529000062").await;
+    kero.post_empty("/instances/b/disconnect").await.expect(200);
+    assert_eq!(kero.send_text("a", "491529000062", "known").await.status, 200);
+    let send = async |priority: &str| -> Value {
+        let body = json!({ "phone": "491529000062", "message": priority, "priority": priority });
+        kero.post_with("/instances/a/messages/text", &[("x-async", "true")], body).await.expect(202)
+    };
+    for (first, second) in [("interactive", "bulk"), ("background", "interactive")] {
+        let late = FaultRule::new(Fault::AckLate).phone("491529000061").delay(Duration::from_millis(LATE as u64));
+        simulator.inject(late.count(1));
+        let mut at = Vec::new();
+        let mut sent = Vec::new();
+        for priority in [first, second] {
+            let accepted = send(priority).await;
+            let id = accepted["message_id"].as_str().unwrap().to_owned();
+            let line = simulator.wait_for(|line| line.id == id, Duration::from_secs(20)).await.unwrap();
+            at.push(line.at as i64);
+            sent.push(accepted);
+        }
+        assert!(at[1] - at[0] >= LATE, "{second} followed {first} after {} ms", at[1] - at[0]);
+        for accepted in &sent {
+            let end = end_of(&sink, accepted).await;
+            assert_eq!((&end["status"], &end["attempts"]), (&json!("sent"), &json!(1)), "{end}");
+        }
+    }
+}
+
+/// What a chat waited for is gone: it does not wait for its retry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_retry_lets_its_chat_go_on() {
+    let options = Options::default()
+        .env("KERO_QUEUE__RETRY_BASE", "10m")
+        .env("KERO_QUEUE__RETRY_CEILING", "10m")
+        .env("KERO_SENDING__SYNC_TIMEOUT", "2s");
+    let (simulator, kero, sink) = setup("491529000071", options).await;
+    person(&simulator, "491529000072", Script::Silent);
+    simulator.inject(FaultRule::new(Fault::Nack).code(503).count(1));
+    let first = kero.send_async("a", "491529000072", "cancelled").await;
+    let path = format!("/instances/a/jobs/{}", first["correlation_id"].as_str().unwrap());
+    let held = async |path: &str| {
+        eventually("the retry", || async {
+            (kero.get(path).await.expect(200)["data"]["held_reason"] == "retry").then_some(())
+        })
+        .await
+    };
+    held(&path).await;
+    let second = kero.send_async("a", "491529000072", "next").await;
+    kero.post_empty(&format!("{path}/cancel")).await.expect(200);
+    assert_eq!(end_of(&sink, &second).await["status"], "sent");
+    assert_eq!(end_of(&sink, &first).await["status"], "cancelled");
+    // a synchronous one that is given up while it waits for its retry is no different
+    simulator.inject(FaultRule::new(Fault::Nack).code(503).count(1));
+    let (given_up, behind) = tokio::join!(kero.send_text("a", "491529000072", "given up"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        kero.send_async("a", "491529000072", "last").await
+    });
+    given_up.problem(503, "send-not-started");
+    assert_eq!(end_of(&sink, &behind).await["status"], "sent");
+    let texts: Vec<_> = simulator.received_texts("491529000072").into_iter().map(|text| text.text).collect();
+    assert_eq!(texts, ["next", "last"]);
+}
+
 /// Code 463: WhatsApp forbids the account to write to people who have not written first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restricted_account_holds_its_sends_and_burns_no_attempt() {

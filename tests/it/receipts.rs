@@ -1,0 +1,97 @@
+//! Receipts that overtake the acknowledgement of the message that they are about: none is lost, and nothing that a
+//! receipt proves is sent again.
+
+use crate::support::{Kero, Options, Sink, eventually, person, simulator};
+use futures_util::StreamExt;
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
+    let (simulator, sink) = (simulator().await, Sink::start().await);
+    let kero = Kero::start_with(&simulator, options).await;
+    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
+    kero.pair(&simulator, "a", own).await;
+    (simulator, kero, sink)
+}
+
+async fn job(kero: &Kero, accepted: &Value) -> Value {
+    let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+    kero.get(&path).await.expect(200)["data"].clone()
+}
+
+/// The receipt is all that says that the message arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_without_an_acknowledgement_delivers_its_job() {
+    let (simulator, kero, sink) = setup("491530000001", Options::default()).await;
+    for (n, (script, state)) in [(Script::Silent, "delivered"), (Script::Read, "read")].into_iter().enumerate() {
+        let recipient = person(&simulator, &format!("49153000001{n}"), script);
+        simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000001").count(1));
+        let accepted = kero.send_async("a", &recipient, "never acknowledged").await;
+        let last =
+            eventually(state, || async { Some(job(&kero, &accepted).await).filter(|job| job["state"] == state) }).await;
+        assert_eq!(last["attempts"], 1, "{last}");
+        let of = |event: &Value| event["data"]["correlation_id"] == accepted["correlation_id"];
+        let (_, ack) = sink.wait_for("its end", of).await;
+        assert_eq!(ack["data"]["status"], "sent", "{ack}");
+        assert_eq!(simulator.ledger().iter().filter(|line| accepted["message_id"] == line.id.as_str()).count(), 1);
+    }
+}
+
+/// Acknowledgement, delivery and reading come together, in any order: the last of them is what the job says.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_send_to_who_reads_at_once_becomes_read() {
+    const SENDS: usize = 100;
+    let (simulator, kero, _sink) = setup("491530000021", Options::default()).await;
+    let recipient = person(&simulator, "491530000022", Script::Read);
+    futures_util::stream::iter(0..SENDS)
+        .for_each_concurrent(8, |n| {
+            let (kero, recipient) = (&kero, &recipient);
+            async move {
+                kero.send_async("a", recipient, &format!("n{n}")).await;
+            }
+        })
+        .await;
+    let states = async || -> Vec<String> {
+        let page = kero.get("/instances/a/jobs?limit=1000").await.expect(200);
+        page["data"].as_array().unwrap().iter().map(|job| job["state"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("all of them to be sent", || async {
+        let open = ["queued", "held", "sending"];
+        states().await.iter().all(|state| !open.contains(&state.as_str())).then_some(())
+    })
+    .await;
+    eventually("all of them to be read", || async {
+        let states = states().await;
+        (states.len() == SENDS && states.iter().all(|state| state == "read")).then_some(())
+    })
+    .await;
+}
+
+/// In doubt, and then a receipt names it: whoever has it need not get it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
+    let options = Options::default()
+        .env("KERO_SENDING__ACK_TIMEOUT", "500ms")
+        .env("KERO_QUEUE__RETRY_BASE", "8s")
+        .env("KERO_QUEUE__RETRY_CEILING", "8s");
+    let (simulator, kero, sink) = setup("491530000031", options).await;
+    kero.paired(&simulator, "b", "491530000032").await;
+    kero.post_empty("/instances/b/disconnect").await.expect(200);
+    simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000031").count(1));
+    let accepted = kero.send_async("a", "491530000032", "once").await;
+    eventually("doubt", || async { (job(&kero, &accepted).await["held_reason"] == "in_doubt").then_some(()) }).await;
+    // the recipient's device takes it, and says so
+    kero.post_empty("/instances/b/connect").await.expect(200);
+    kero.wait_status("b", "connected").await;
+    let of = |event: &Value| event["event"] == "receipt" && event["data"]["ids"][0] == accepted["message_id"];
+    sink.wait_for("the receipt", of).await;
+    assert_eq!(job(&kero, &accepted).await["held_reason"], "in_doubt", "before it is due");
+    let of = |event: &Value| event["data"]["correlation_id"] == accepted["correlation_id"];
+    let (_, ack) = sink.wait_for("its end", of).await;
+    assert_eq!((&ack["data"]["status"], &ack["data"]["attempts"]), (&json!("sent"), &json!(1)), "{ack}");
+    assert_eq!(job(&kero, &accepted).await["state"], "delivered");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let lines = simulator.ledger().iter().filter(|line| accepted["message_id"] == line.id.as_str()).count();
+    assert_eq!(lines, 1, "it was sent again");
+}
