@@ -7,6 +7,7 @@ use crate::handle::Handle;
 use crate::idempotency;
 use crate::problem::{Failure, codes, raise};
 use crate::request_id::RequestId;
+use crate::serve::HungUp;
 use crate::tags::Tag;
 use crate::wire::message::{SendResult, SendText};
 use kero_domain::{Address, Content, CorrelationId, Fault, FaultCode, InstanceId, Priority, Timestamp};
@@ -16,6 +17,7 @@ use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, OpenApi};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct MessagesApi {
     pub handle: Handle,
@@ -135,6 +137,7 @@ async fn send_text(
                 priority: body.value.priority.map_or(Priority::Interactive, Priority::from),
                 send_at,
                 request_id: Some(options.request_id.0),
+                hung_up: options.hung_up,
             },
         )
         .await?;
@@ -163,12 +166,17 @@ struct SendOptions {
     correlation_id: Option<CorrelationId>,
     idempotency_key: Option<String>,
     request_id: RequestId,
+    hung_up: CancellationToken,
 }
 
 impl<'a> FromRequest<'a> for SendOptions {
     async fn from_request(request: &'a Request, _body: &mut RequestBody) -> poem::Result<Self> {
         let request_id = request.data::<RequestId>().cloned().ok_or_else(|| raise(FaultCode::Internal))?;
-        Self::of(request.headers(), request_id).map_err(raise)
+        let mut options = Self::of(request.headers(), request_id).map_err(raise)?;
+        if let Some(HungUp(token)) = request.data::<HungUp>() {
+            options.hung_up = token.clone();
+        }
+        Ok(options)
     }
 }
 
@@ -182,7 +190,8 @@ impl SendOptions {
         let correlation_id = only(headers, "x-correlation-id", FaultCode::InvalidCorrelationId)?
             .map(|text| text.parse().map_err(|_| FaultCode::InvalidCorrelationId))
             .transpose()?;
-        Ok(Self { asynchronous, correlation_id, idempotency_key: idempotency::key(headers)?, request_id })
+        let idempotency_key = idempotency::key(headers)?;
+        Ok(Self { asynchronous, correlation_id, idempotency_key, request_id, hung_up: CancellationToken::new() })
     }
 }
 

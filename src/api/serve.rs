@@ -1,14 +1,16 @@
 //! Serving over a socket.
 
-use poem::Server;
 use poem::endpoint::BoxEndpoint;
 use poem::http::uri::Scheme;
 use poem::listener::{Acceptor, TcpAcceptor};
 use poem::web::{LocalAddr, RemoteAddr};
+use poem::{Endpoint, Request, Response, Server};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,7 +35,10 @@ pub struct Serving {
 /// Serves until told to stop.
 pub async fn serve(listener: TcpListener, app: BoxEndpoint<'static>, serving: Serving) -> Result<()> {
     listener.set_nonblocking(true)?;
-    let acceptor = Bounded { inner: TcpAcceptor::from_std(listener)?, write_timeout: serving.write_timeout };
+    let callers = Callers::default();
+    let inner = TcpAcceptor::from_std(listener)?;
+    let acceptor = Bounded { inner, write_timeout: serving.write_timeout, callers: callers.clone() };
+    let app = Told { inner: app, callers };
     Server::new_with_acceptor(acceptor)
         .name("kero")
         .idle_timeout(IDLE)
@@ -41,10 +46,71 @@ pub async fn serve(listener: TcpListener, app: BoxEndpoint<'static>, serving: Se
         .await
 }
 
-/// Accepts connections whose writes have an end.
+/// Of a request: cancelled when its client has closed the connection, and so may never read the answer. The request
+/// itself goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct HungUp(pub CancellationToken);
+
+/// The open connections by their client's address.
+#[derive(Clone, Default)]
+struct Callers(Arc<Mutex<HashMap<SocketAddr, CancellationToken>>>);
+
+impl Callers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells each request of its connection's end.
+struct Told {
+    inner: BoxEndpoint<'static>,
+    callers: Callers,
+}
+
+impl Endpoint for Told {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let token =
+            request.remote_addr().as_socket_addr().and_then(|address| self.callers.lock().get(address).cloned());
+        if let Some(token) = token {
+            request.set_data(HungUp(token));
+        }
+        self.inner.call(request).await
+    }
+}
+
+/// A connection among those that are open; its end is told.
+struct Caller {
+    callers: Callers,
+    address: Option<SocketAddr>,
+    hung_up: CancellationToken,
+}
+
+impl Caller {
+    fn new(callers: &Callers, address: Option<SocketAddr>) -> Self {
+        let hung_up = CancellationToken::new();
+        if let Some(address) = address {
+            callers.lock().insert(address, hung_up.clone());
+        }
+        Self { callers: callers.clone(), address, hung_up }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.hung_up.cancel();
+        if let Some(address) = self.address {
+            self.callers.lock().remove(&address);
+        }
+    }
+}
+
+/// Accepts connections whose writes have an end, and whose end is told.
 struct Bounded {
     inner: TcpAcceptor,
     write_timeout: Duration,
+    callers: Callers,
 }
 
 impl Acceptor for Bounded {
@@ -58,7 +124,8 @@ impl Acceptor for Bounded {
         let (socket, local, remote, scheme) = self.inner.accept().await?;
         // a stream's small parts must not wait for each other
         let _ = socket.set_nodelay(true);
-        Ok((Patient { socket, limit: self.write_timeout, waiting: None }, local, remote, scheme))
+        let caller = Caller::new(&self.callers, remote.as_socket_addr().copied());
+        Ok((Patient { socket, limit: self.write_timeout, waiting: None, caller }, local, remote, scheme))
     }
 }
 
@@ -68,6 +135,7 @@ struct Patient<S> {
     socket: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    caller: Caller,
 }
 
 impl<S> Patient<S> {
@@ -85,7 +153,13 @@ impl<S> Patient<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_read(context, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let outcome = ready!(Pin::new(&mut this.socket).poll_read(context, buffer));
+        if outcome.is_err() || (buffer.filled().len() == before && buffer.remaining() > 0) {
+            this.caller.hung_up.cancel();
+        }
+        Poll::Ready(outcome)
     }
 }
 
@@ -130,7 +204,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_takes_nothing_ends_the_connection_and_a_slow_one_does_not() {
-        let patient = |socket| Patient { socket, limit: Duration::from_millis(400), waiting: None };
+        let caller = || Caller::new(&Callers::default(), None);
+        let patient = |socket| Patient { socket, limit: Duration::from_millis(400), waiting: None, caller: caller() };
         let (socket, mut peer) = tokio::io::duplex(16);
         let mut slow = patient(socket);
         let reading = tokio::spawn(async move {

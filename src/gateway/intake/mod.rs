@@ -15,6 +15,7 @@ use kero_domain::{
 };
 use kero_store::{Accepted, Idempotency, Job, NewJob};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long an idempotency key is remembered.
 const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -32,6 +33,8 @@ pub struct SendRequest {
     pub priority: Priority,
     pub send_at: Option<Timestamp>,
     pub request_id: Option<String>,
+    /// Cancelled when whoever asked may not hear the answer: the end of a synchronous send is told by an event then.
+    pub hung_up: CancellationToken,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,7 @@ impl Gateway {
             return Err(not_connected(view.cause));
         }
         self.check_room(handle.pk, &request, now).await?;
+        let hung_up = request.hung_up;
         let (state, held) = match request.send_at {
             Some(at) if at > now => (JobState::Held, Some(HeldReason::Scheduled)),
             _ if asynchronous && !online => (JobState::Held, Some(HeldReason::Offline)),
@@ -102,7 +106,7 @@ impl Gateway {
                 };
                 // straight to its lane, never through Redis
                 handle.lane.wake(LaneKey::of(&job));
-                self.await_end(&handle, job, waiting).await
+                self.await_end(&handle, job, waiting, &hung_up).await
             }
             Accepted::Duplicate(job) => self.repeat(&handle, job).await,
             Accepted::IdempotencyMismatch => Err(FaultCode::IdempotencyMismatch.into()),
@@ -196,12 +200,29 @@ impl Gateway {
         }
     }
 
-    async fn await_end(&self, handle: &Handle, job: Job, waiting: &mut wait::Waiting) -> Result<SendReply, Fault> {
+    async fn await_end(
+        &self,
+        handle: &Handle,
+        job: Job,
+        waiting: &mut wait::Waiting,
+        hung_up: &CancellationToken,
+    ) -> Result<SendReply, Fault> {
         let mut orphan = wait::Orphan::new(self, &job);
-        let ended = tokio::time::timeout(self.config().sync_timeout, waiting.end()).await;
-        let outcome = match ended {
-            Ok(end) => end.answer(&job),
-            Err(_) => self.give_up(handle, &job).await,
+        let ended = tokio::time::timeout(self.config().sync_timeout, waiting.end());
+        tokio::pin!(ended);
+        let outcome = tokio::select! {
+            ended = &mut ended => match ended {
+                Ok(end) => end.answer(&job),
+                Err(_) => self.give_up(handle, &job).await,
+            },
+            () = hung_up.cancelled() => {
+                // a client that only closed its sending side still reads the answer
+                self.store().mark_asynchronous(job.id).await.map_err(fault)?;
+                match ended.await {
+                    Ok(end) => end.answer(&job),
+                    Err(_) => Err(Fault::new(FaultCode::SendInProgress).retry_after(5)),
+                }
+            }
         };
         orphan.settled();
         outcome
@@ -214,6 +235,9 @@ impl Gateway {
         let current = self.store().job_by_id(job.id).await.map_err(fault)?;
         if self.store().cancel_job(job.id, code, error, None, now).await.map_err(fault)? {
             self.inner.load.cancelled(handle.pk);
+            // it may have been what the chat's next one waited for
+            handle.lane.forget(&LaneKey::of(job));
+            handle.lane.wake(LaneKey::of(job));
             let held = current.and_then(|job| job.held).map(HeldReason::as_str);
             if handle.view().status != InstanceStatus::Connected {
                 return Err(not_connected(handle.view().cause));

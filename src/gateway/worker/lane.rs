@@ -5,13 +5,15 @@ use super::acks::Acks;
 use super::attempt::{self, TurnEnd};
 use super::known::Known;
 use super::limits::Limits;
+use super::marks;
+use super::ready::Ready;
 use super::settling::Settling;
 use crate::Gateway;
 use crate::instances::View;
 use futures_util::FutureExt;
-use kero_domain::{InstanceId, Priority, Timestamp};
+use kero_domain::{InstanceId, Timestamp};
 use kero_store::{Instance, Job};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,97 +131,13 @@ pub(crate) fn spawn_lane(gateway: &Gateway, instance: &Instance, view: watch::Re
     lane
 }
 
-/// Keys that wait for a turn, by class.
-#[derive(Default)]
-struct Ready {
-    queues: [VecDeque<LaneKey>; 3],
-    known: HashSet<LaneKey>,
-    /// Turns left in this round, by class.
-    credit: [u32; 3],
-    /// Ready keys whose first job says that it waits for the instance's rate.
-    marked: HashSet<LaneKey>,
-    /// Chats with a turn under way, and the keys of their other classes whose turn it was meanwhile: a chat has one
-    /// message in flight.
-    chats: HashMap<Arc<str>, Vec<LaneKey>>,
-    /// Keys that are ready or running, as others see them.
-    busy: Arc<Mutex<HashSet<LaneKey>>>,
-}
-
-const CLASSES: [Priority; 3] = [Priority::Interactive, Priority::Bulk, Priority::Background];
-
-fn class(priority: Priority) -> usize {
-    match priority {
-        Priority::Interactive => 0,
-        Priority::Bulk => 1,
-        Priority::Background => 2,
-    }
-}
-
-impl Ready {
-    fn add(&mut self, key: LaneKey) {
-        if self.known.insert(key.clone()) {
-            self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-            self.queues[class(key.priority)].push_back(key);
-        }
-    }
-
-    /// A turn ended: the chat's other classes come first now.
-    fn ended(&mut self, key: &LaneKey) {
-        for key in self.chats.remove(&key.chat).into_iter().flatten() {
-            self.queues[class(key.priority)].push_front(key);
-        }
-    }
-
-    /// A turn ended and none follows at once.
-    fn rest(&self, key: &LaneKey) {
-        if !self.known.contains(key) {
-            self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-        }
-    }
-
-    /// Weighted round robin; a class without work leaves its turns to the others.
-    fn take(&mut self) -> Option<LaneKey> {
-        while !self.is_empty() {
-            let next = |ready: &Self| (0..3).find(|i| ready.credit[*i] > 0 && !ready.queues[*i].is_empty());
-            let index = next(self).or_else(|| {
-                self.credit = CLASSES.map(Priority::weight);
-                next(self)
-            })?;
-            let key = self.queues[index].pop_front()?;
-            if let Some(waiting) = self.chats.get_mut(&key.chat) {
-                waiting.push(key);
-                continue;
-            }
-            self.credit[index] -= 1;
-            self.chats.insert(key.chat.clone(), Vec::new());
-            self.known.remove(&key);
-            self.marked.remove(&key);
-            return Some(key);
-        }
-        None
-    }
-
-    /// No key may have a turn now.
-    fn is_empty(&self) -> bool {
-        self.queues.iter().all(VecDeque::is_empty)
-    }
-
-    /// Ready keys that were not marked before, by class.
-    fn mark(&mut self) -> Vec<LaneKey> {
-        let keys: Vec<LaneKey> =
-            self.queues.iter().flatten().filter(|key| !self.marked.contains(key)).cloned().collect();
-        self.marked.extend(keys.iter().cloned());
-        keys
-    }
-}
-
 async fn run(
     context: LaneContext,
     mut inbox: mpsc::UnboundedReceiver<Input>,
     busy: Arc<Mutex<HashSet<LaneKey>>>,
     stopping: CancellationToken,
 ) {
-    let mut ready = Ready { busy, ..Ready::default() };
+    let mut ready = Ready::new(busy);
     serve(&context, &mut inbox, &mut ready, stopping).await;
     // whatever is kept for this lane in the queue is in its rows
     inbox.close();
@@ -261,7 +179,7 @@ async fn serve(
         if std::mem::replace(&mut was_online, online) && !online {
             // they cannot run now: their rows keep them
             ready.known.iter().for_each(|key| queue.release(context.pk, key));
-            context.gateway.inner.tasks.spawn(attempt::mark_offline(context.clone()));
+            context.gateway.inner.tasks.spawn(marks::mark_offline(context.clone()));
         }
         let mut limited = None;
         while online && running.len() < limit && !ready.is_empty() {
@@ -291,7 +209,7 @@ async fn serve(
         if let Some(at) = limited {
             let keys = ready.mark();
             if !keys.is_empty() {
-                context.gateway.inner.tasks.spawn(attempt::mark_limited(context.clone(), keys, at));
+                context.gateway.inner.tasks.spawn(marks::mark_limited(context.clone(), keys, at));
             }
         }
         let next_timer = timers.keys().next().copied().into_iter().chain(limited).min();
@@ -366,39 +284,4 @@ async fn add_all(context: &LaneContext, ready: &mut Ready) {
 /// Whether asynchronous jobs may run.
 pub(super) fn paused(gateway: &Gateway) -> bool {
     gateway.inner.paused.load(Ordering::Acquire)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_share_turns_eight_two_one_and_never_starve() {
-        let mut ready = Ready::default();
-        for n in 0..200 {
-            for priority in CLASSES {
-                ready.add(LaneKey { chat: format!("{n}").into(), priority });
-            }
-        }
-        let take = |ready: &mut Ready| ready.take().inspect(|key| ready.ended(key));
-        let first: Vec<_> = (0..110).filter_map(|_| take(&mut ready)).collect();
-        let count = |priority| first.iter().filter(|key| key.priority == priority).count();
-        assert_eq!((count(Priority::Interactive), count(Priority::Bulk), count(Priority::Background)), (80, 20, 10));
-        assert_eq!(std::iter::from_fn(|| take(&mut ready)).count(), 490);
-    }
-
-    #[test]
-    fn a_chat_has_one_turn_at_a_time_whatever_its_classes() {
-        let mut ready = Ready::default();
-        let key = |chat: &str, priority| LaneKey { chat: chat.into(), priority };
-        for (chat, priority) in [("a", Priority::Interactive), ("a", Priority::Bulk), ("b", Priority::Bulk)] {
-            ready.add(key(chat, priority));
-        }
-        let first = ready.take().unwrap();
-        assert_eq!(first, key("a", Priority::Interactive));
-        assert_eq!(ready.take(), Some(key("b", Priority::Bulk)), "the other class waits, the other chat does not");
-        assert_eq!((ready.take(), ready.is_empty()), (None, true));
-        ready.ended(&first);
-        assert_eq!((ready.take(), ready.take()), (Some(key("a", Priority::Bulk)), None));
-    }
 }

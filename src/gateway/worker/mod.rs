@@ -5,6 +5,8 @@ mod attempt;
 mod known;
 mod lane;
 mod limits;
+mod marks;
+mod ready;
 mod settle;
 mod settling;
 
