@@ -18,9 +18,9 @@ export default async function handle(event) {
   event.data.n = kero.kv.increment('n ' + event.message.sender, 1);
   kero.send.text(event.message.chat, 'answer to ' + text);
   const dice = Math.random();
-  if (dice < 0.05) for (;;);
+  if (dice < 0.05 || text === 'spin') for (;;);
   if (dice < 0.10) throw new kero.Retry('again');
-  if (dice < 0.15) await fetch(kero.config.hole);
+  if (dice < 0.15 || text === 'hang') await fetch(kero.config.hole);
   return event;
 }"#;
 
@@ -74,6 +74,13 @@ async fn effects_are_neither_lost_nor_doubled_over_kills() {
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
         stage.kero.restart().await;
+    }
+    // whatever the dice said, there is one of each
+    let mut last = ["spin", "well", "hang"].map(str::to_owned).to_vec();
+    last.extend((0..60).map(|n| format!("last {n}")));
+    for text in last {
+        stage.simulator.send_text(JANE, ACCOUNT, &text).await.unwrap();
+        sent.entry(JANE.to_owned()).or_default().push(text);
     }
     let calls = check(&stage, "ledger", &sent).await;
     let of = |calls: &[Value], outcome: &str| calls.iter().filter(|call| call["outcome"] == outcome).count();
