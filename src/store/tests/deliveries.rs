@@ -1,6 +1,6 @@
 //! Deliveries: lines by order, urgent ones first, tries recorded together, replays, what was missed.
 
-use super::{Fixture, event, on_both};
+use super::{Fixture, event, hold_writer, on_both};
 use crate::{
     Attempt, Claimed, DeliveryFilter, DeliveryOutcome, Endpoint, EndpointChange, Event, FanOut, Instance, Line,
     NewDelivery, Replay, Store, StoreError, Trigger, Verdict, Wanting,
@@ -217,8 +217,10 @@ async fn a_group_costs_as_many_statements_as_one(fixture: Fixture) {
         let (pk, delivery) = (instance.pk, delivery.clone());
         tokio::spawn(async move { record(&store, pk, &delivery, DeliveryOutcome::Delivered).await })
     };
-    let records = runs.iter().map(spawn);
-    for recorded in records.collect::<Vec<_>>() {
+    let writer = hold_writer(store, instance.pk).await;
+    let records = runs.iter().map(spawn).collect::<Vec<_>>();
+    writer.let_go().await;
+    for recorded in records {
         assert!(recorded.await.unwrap());
     }
     let (commits, statements) = (store.stats().commits - before.commits, store.stats().statements - before.statements);

@@ -16,11 +16,16 @@ mod retention;
 mod sending;
 mod story;
 
+use crate::writer::{Op, work};
 use crate::{Accepted, Durability, Instance, Job, MasterKey, NewJob, Store, StoreConfig};
 use kero_domain::{
     Content, CorrelationId, EventKind, InstanceId, JobId, JobState, MessageId, NewEvent, Priority, Timestamp,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 /// A store in a database of its own.
 pub(crate) struct Fixture {
@@ -105,6 +110,44 @@ pub(crate) async fn accept(store: &Store, job: NewJob) -> Job {
     match store.accept_job(job).await.unwrap() {
         Accepted::New(job) => job,
         other => panic!("not accepted: {other:?}"),
+    }
+}
+
+/// Holds the writer of an instance: what is submitted until `let_go` becomes groups as large as they can be.
+pub(crate) struct HeldWriter {
+    gate: Arc<Semaphore>,
+    command: JoinHandle<()>,
+}
+
+pub(crate) async fn hold_writer(store: &Store, pk: i64) -> HeldWriter {
+    let (gate, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let command = tokio::spawn({
+        let (store, gate, begun) = (store.clone(), Arc::clone(&gate), Arc::clone(&begun));
+        async move {
+            let held = store.submit(pk, None, Durability::Process, |answer| {
+                Op::Run(work(answer, move |_| {
+                    let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+                    Box::pin(async move {
+                        begun.add_permits(1);
+                        // it is closed, never given
+                        let _ = gate.acquire().await;
+                        Ok(())
+                    })
+                }))
+            });
+            held.await.unwrap();
+        }
+    });
+    begun.acquire().await.unwrap().forget();
+    HeldWriter { gate, command }
+}
+
+impl HeldWriter {
+    /// After whoever is ready to submit has done so.
+    pub async fn let_go(self) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.gate.close();
+        self.command.await.unwrap();
     }
 }
 
