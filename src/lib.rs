@@ -29,8 +29,8 @@
 //!    the job's end. From here both take the same way.
 //! 3. **gateway/queue** says which jobs are due. A synchronous send goes from its commit straight to its lane.
 //! 4. **gateway/worker** runs one *lane* per chat and class: first in, first out, one message of a chat on its way at a
-//!    time, parallel over chats and instances. It
-//!    builds the protobuf, commits it with the *intent* (`sending`), and only then hands it to the link.
+//!    time, parallel over chats and instances. It builds the protobuf, commits it with the *intent* (`sending`), and
+//!    only then hands it to the link.
 //! 5. **whatsapp** encrypts it for every device of the recipient and writes it to the socket.
 //! 6. WhatsApp's server acknowledges it. Only that makes the job `sent`; result and `message_ack` event are one commit.
 //!    The chat's next message need not wait for that commit, only for the acknowledgement.

@@ -1,6 +1,6 @@
 //! Callers of synchronous sends: those who ask twice, and those who are gone before the answer.
 
-use crate::support::{KEY, Kero, Options, Sink, eventually, person, simulator};
+use crate::support::{KEY, Kero, Options, Sink, eventually, paired_with_sink, person};
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -12,10 +12,7 @@ const AWAY: &str = "491531000099";
 const TEXT: &str = "/instances/a/messages/text";
 
 async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, options).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
+    let (simulator, kero, sink) = paired_with_sink(own, options).await;
     kero.paired(&simulator, "away", AWAY).await;
     kero.post_empty("/instances/away/disconnect").await.expect(200);
     kero.send_text("a", AWAY, "known").await.expect(200);

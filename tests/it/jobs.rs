@@ -1,19 +1,11 @@
 //! The jobs API: pages, states, cancelling; and what a key of one instance sees of the queue.
 
-use crate::support::{Kero, Options, Sink, eventually, person, simulator};
+use crate::support::{Kero, Options, Sink, eventually, paired_with_sink, person};
 use kero_domain::Timestamp;
-use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use kero_simulator::{Fault, FaultRule, Script};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
-
-async fn setup(own: &str) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, Options::default()).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
-    (simulator, kero, sink)
-}
 
 fn names(page: &Value) -> Vec<String> {
     page["data"].as_array().unwrap().iter().map(|job| job["correlation_id"].as_str().unwrap().to_owned()).collect()
@@ -35,7 +27,7 @@ fn in_an_hour() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_read_in_pages_and_by_several_states() {
-    let (simulator, kero, sink) = setup("491532000001").await;
+    let (simulator, kero, sink) = paired_with_sink("491532000001", Options::default()).await;
     let recipient = person(&simulator, "491532000002", Script::Silent);
     for n in 0..4 {
         send(&kero, &format!("sent{n}"), json!({ "phone": recipient, "message": "x" })).await;
@@ -79,7 +71,7 @@ async fn jobs_are_read_in_pages_and_by_several_states() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_cancelled_and_what_began_or_ended_is_not() {
-    let (simulator, kero, sink) = setup("491532000011").await;
+    let (simulator, kero, sink) = paired_with_sink("491532000011", Options::default()).await;
     kero.paired(&simulator, "away", "491532000012").await;
     kero.post_empty("/instances/away/disconnect").await.expect(200);
     let recipient = person(&simulator, "491532000013", Script::Silent);
@@ -111,7 +103,7 @@ async fn what_waits_is_cancelled_and_what_began_or_ended_is_not() {
 /// A key of one instance sees its own part of the queue, and changes nothing for others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_with_an_instance_sees_its_own_queue_only() {
-    let (simulator, mut kero, sink) = setup("491532000021").await;
+    let (simulator, mut kero, sink) = paired_with_sink("491532000021", Options::default()).await;
     kero.post("/instances", json!({ "instance_id": "b", "webhook_url": sink.url })).await.expect(201);
     kero.pair(&simulator, "b", "491532000022").await;
     let recipient = person(&simulator, "491532000023", Script::Silent);

@@ -1,6 +1,6 @@
 //! What is told of deliveries to those who run the gateway: the metrics, after real deliveries, and the log.
 
-use crate::support::{Behaviour, Kero, Options, Sink, eventually, eventually_within, person, simulator};
+use crate::support::{Behaviour, Kero, Options, Sink, eventually, eventually_within, own_name, person, simulator};
 use kero_simulator::{Script, Simulator};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -122,15 +122,6 @@ async fn the_metrics_say_what_deliveries_came_to() {
     wait(&kero, "kero_delivery_pending", &[("endpoint", &refusing)], 0.0).await;
     wait(&kero, "kero_delivery_oldest_pending_seconds", &[("endpoint", &refusing)], 0.0).await;
     wait(&kero, "kero_delivery_breaker_state", &[("endpoint", &refusing)], 0.0).await;
-}
-
-/// A name of this machine that is not `localhost`, which is known without being resolved.
-fn own_name() -> String {
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
-    let loopback = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
-    let mut names = loopback.flat_map(|line| line.split_whitespace().skip(1));
-    names.find(|name| !name.ends_with("localhost")).map_or(own, str::to_owned)
 }
 
 /// Endpoints that were let through once and are not any more, one by its address and one by its name.

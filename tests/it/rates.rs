@@ -1,19 +1,11 @@
 //! Rate limits: honest about what waits and until when, no attempt burnt, order kept; and what `GET /queue` tells.
 
-use crate::support::{Kero, Options, Sink, eventually, person, simulator};
+use crate::support::{Options, Sink, eventually, paired_with_sink, person};
 use kero_domain::Timestamp;
 use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
-
-async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, options).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
-    (simulator, kero, sink)
-}
 
 async fn wait_for_acks(sink: &Sink, count: usize) {
     eventually(&format!("{count} ends"), || async {
@@ -39,7 +31,7 @@ fn moments(simulator: &Simulator, phones: &[&str]) -> Vec<i64> {
 async fn an_instances_rate_holds_what_is_over_it() {
     let options =
         Options::default().env("KERO_SENDING__RATE_PER_INSTANCE", "120").env("KERO_SENDING__SYNC_TIMEOUT", "1s");
-    let (simulator, kero, sink) = setup("491523000001", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491523000001", options).await;
     let phones = ["491523000002", "491523000003"];
     for phone in phones {
         person(&simulator, phone, Script::Silent);
@@ -84,7 +76,7 @@ async fn an_instances_rate_holds_what_is_over_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recipients_rate_holds_its_chat_only_and_starts_empty() {
     let options = Options::default().env("KERO_SENDING__RATE_PER_RECIPIENT", "30");
-    let (simulator, mut kero, sink) = setup("491523000011", options).await;
+    let (simulator, mut kero, sink) = paired_with_sink("491523000011", options).await;
     person(&simulator, "491523000012", Script::Silent);
     tokio::time::sleep(Duration::from_secs(3)).await;
     for n in 0..3 {
@@ -125,7 +117,7 @@ async fn a_recipients_rate_holds_its_chat_only_and_starts_empty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_says_what_waits_why_and_how_long() {
-    let (simulator, kero, sink) = setup("491523000021", Options::default()).await;
+    let (simulator, kero, sink) = paired_with_sink("491523000021", Options::default()).await;
     person(&simulator, "491523000022", Script::Silent);
     let view = async || -> Value { kero.get("/queue").await.expect(200) };
     assert_eq!(view().await["instances"], json!([]), "nothing was sent yet");
@@ -156,7 +148,7 @@ async fn the_queue_says_what_waits_why_and_how_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_says_that_its_instance_is_offline() {
     let options = Options::default().env("KERO_SENDING__LANE_CONCURRENCY", "1").env("KERO_SENDING__ACK_TIMEOUT", "10m");
-    let (simulator, kero, sink) = setup("491523000031", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491523000031", options).await;
     kero.paired(&simulator, "away", "491523000032").await;
     kero.post_empty("/instances/away/disconnect").await.expect(200);
     simulator.inject(FaultRule::new(Fault::AckMissing).phone("491523000031").count(1));
@@ -202,7 +194,7 @@ async fn wait_for_acks_but(sink: &Sink, doubtful: &Value, count: usize) {
 async fn interactive_sends_overtake_background_ones_eight_to_one() {
     const EACH: usize = 40;
     let options = Options::default().env("KERO_SENDING__RATE_PER_INSTANCE", "1200");
-    let (simulator, kero, _sink) = setup("491523000051", options).await;
+    let (simulator, kero, _sink) = paired_with_sink("491523000051", options).await;
     kero.post_empty("/queue/pause").await.expect(200);
     let mut background = HashSet::new();
     for n in 0..2 * EACH {

@@ -1,19 +1,11 @@
 //! Receipts that overtake the acknowledgement of the message that they are about: none is lost, and nothing that a
 //! receipt proves is sent again.
 
-use crate::support::{Kero, Options, Sink, eventually, person, simulator};
+use crate::support::{Kero, Options, eventually, paired_with_sink, person};
 use futures_util::StreamExt;
-use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use kero_simulator::{Fault, FaultRule, Script};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, options).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
-    (simulator, kero, sink)
-}
 
 async fn job(kero: &Kero, accepted: &Value) -> Value {
     let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
@@ -23,7 +15,7 @@ async fn job(kero: &Kero, accepted: &Value) -> Value {
 /// The receipt is all that says that the message arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_without_an_acknowledgement_delivers_its_job() {
-    let (simulator, kero, sink) = setup("491530000001", Options::default()).await;
+    let (simulator, kero, sink) = paired_with_sink("491530000001", Options::default()).await;
     for (n, (script, state)) in [(Script::Silent, "delivered"), (Script::Read, "read")].into_iter().enumerate() {
         let recipient = person(&simulator, &format!("49153000001{n}"), script);
         simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000001").count(1));
@@ -42,7 +34,7 @@ async fn a_receipt_without_an_acknowledgement_delivers_its_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_send_to_who_reads_at_once_becomes_read() {
     const SENDS: usize = 100;
-    let (simulator, kero, _sink) = setup("491530000021", Options::default()).await;
+    let (simulator, kero, _sink) = paired_with_sink("491530000021", Options::default()).await;
     let recipient = person(&simulator, "491530000022", Script::Read);
     futures_util::stream::iter(0..SENDS)
         .for_each_concurrent(8, |n| {
@@ -75,7 +67,7 @@ async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
         .env("KERO_SENDING__ACK_TIMEOUT", "500ms")
         .env("KERO_QUEUE__RETRY_BASE", "8s")
         .env("KERO_QUEUE__RETRY_CEILING", "8s");
-    let (simulator, kero, sink) = setup("491530000031", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491530000031", options).await;
     kero.paired(&simulator, "b", "491530000032").await;
     kero.post_empty("/instances/b/disconnect").await.expect(200);
     simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000031").count(1));

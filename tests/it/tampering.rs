@@ -21,18 +21,10 @@
 //! | dead letters: doubled, of finished jobs, missing | `dead_letters::letters_are_filtered_retried_and_discarded_and_stay_so` |
 //! | dead letters: a million | `redis_faults::a_million_dead_letters_are_never_read_at_once` |
 
-use crate::support::{KEY, Kero, Options, Redis, Sink, eventually, person, simulator};
-use kero_simulator::{Script, Simulator};
+use crate::support::{KEY, Kero, Options, Redis, eventually, paired_with_sink, person, simulator};
+use kero_simulator::Script;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, options).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
-    (simulator, kero, sink)
-}
 
 /// A request as bytes, so that its headers may be what no client library sends.
 async fn raw(kero: &Kero, headers: &[u8], body: &[u8]) -> u16 {
@@ -60,7 +52,7 @@ async fn job_count(kero: &Kero) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_no_client_should_send() {
-    let (simulator, kero, _) = setup("491528000001", Options::default()).await;
+    let (simulator, kero, _) = paired_with_sink("491528000001", Options::default()).await;
     person(&simulator, "491528000002", Script::Silent);
     let body = json!({ "phone": "491528000002", "message": "x" }).to_string().into_bytes();
     let long = [b"idempotency-key: ".as_slice(), &vec![b'k'; 1_000_000], b"\r\n"].concat();
@@ -96,7 +88,7 @@ async fn headers_that_no_client_should_send() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recipients_in_every_form() {
-    let (simulator, kero, _) = setup("491528000011", Options::default()).await;
+    let (simulator, kero, _) = paired_with_sink("491528000011", Options::default()).await;
     person(&simulator, "491528000012", Script::Silent);
     let send = async |phone: &str| {
         let body = json!({ "phone": phone, "message": "x" });
@@ -146,7 +138,7 @@ async fn recipients_in_every_form() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_say_nothing_or_too_much() {
-    let (simulator, kero, _) = setup("491528000021", Options::default()).await;
+    let (simulator, kero, _) = paired_with_sink("491528000021", Options::default()).await;
     person(&simulator, "491528000022", Script::Silent);
     let post = async |body: String| {
         let headers = [("x-async", "1")];
@@ -192,7 +184,7 @@ async fn texts_that_say_nothing_or_too_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn times_of_every_kind() {
-    let (simulator, kero, _) = setup("491528000031", Options::default()).await;
+    let (simulator, kero, _) = paired_with_sink("491528000031", Options::default()).await;
     person(&simulator, "491528000032", Script::Silent);
     let at = async |time: Value| {
         let body = json!({ "phone": "491528000032", "message": time.to_string(), "send_at": time });
@@ -246,7 +238,7 @@ async fn retries_without_sense_refuse_to_start() {
 async fn an_instance_deleted_before_its_sends_takes_them_along() {
     let redis = Redis::start().await;
     let options = Options::default().redis(redis.url()).env("KERO_QUEUE__RECONCILE_EVERY", "300ms");
-    let (simulator, kero, _sink) = setup("491528000041", options).await;
+    let (simulator, kero, _sink) = paired_with_sink("491528000041", options).await;
     person(&simulator, "491528000042", Script::Silent);
     kero.post_empty("/queue/pause").await.expect(200);
     let mut gone = Vec::new();
@@ -279,7 +271,7 @@ async fn sends_of_a_logged_out_device_fail_and_say_so() {
     let options = Options::default()
         .env("KERO_CRASH_AT", "before_fail_all:1")
         .env("KERO_DELIVERY__SCHEDULE", "[\"100ms\",\"500ms\",\"1s\"]");
-    let (simulator, mut kero, sink) = setup("491528000051", options).await;
+    let (simulator, mut kero, sink) = paired_with_sink("491528000051", options).await;
     person(&simulator, "491528000052", Script::Silent);
     let later = kero_domain::Timestamp::now().after(std::time::Duration::from_secs(3_600)).rfc3339();
     let body = json!({ "phone": "491528000052", "message": "scheduled", "send_at": later });
@@ -315,7 +307,7 @@ async fn sends_of_a_logged_out_device_fail_and_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn elements_from_elsewhere_only_wake() {
     let redis = Redis::start().await;
-    let (simulator, kero, sink) = setup("491528000061", Options::default().redis(redis.url())).await;
+    let (simulator, kero, sink) = paired_with_sink("491528000061", Options::default().redis(redis.url())).await;
     for phone in ["491528000062", "491528000063"] {
         person(&simulator, phone, Script::Silent);
     }

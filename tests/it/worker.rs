@@ -1,17 +1,9 @@
 //! What the worker does when WhatsApp refuses: it retries by the schedule, holds, or gives up, and stops nobody else.
 
-use crate::support::{Kero, Options, Redis, Sink, eventually, person, simulator};
-use kero_simulator::{Fault, FaultRule, Script, Simulator};
+use crate::support::{Options, Redis, Sink, eventually, paired_with_sink, person};
+use kero_simulator::{Fault, FaultRule, Script};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-async fn setup(own: &str, options: Options) -> (Simulator, Kero, Sink) {
-    let (simulator, sink) = (simulator().await, Sink::start().await);
-    let kero = Kero::start_with(&simulator, options).await;
-    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
-    kero.pair(&simulator, "a", own).await;
-    (simulator, kero, sink)
-}
 
 async fn end_of(sink: &Sink, accepted: &Value) -> Value {
     let of = |event: &Value| {
@@ -22,7 +14,7 @@ async fn end_of(sink: &Sink, accepted: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retrying_job_blocks_only_its_chat() {
-    let (simulator, kero, sink) = setup("491529000001", Options::default()).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000001", Options::default()).await;
     for phone in ["491529000002", "491529000003"] {
         person(&simulator, phone, Script::Silent);
     }
@@ -51,7 +43,7 @@ async fn retries_follow_the_schedule_and_end() {
         .env("KERO_QUEUE__MAX_RETRIES", "3")
         .env("KERO_QUEUE__RETRY_BASE", "500ms")
         .env("KERO_QUEUE__RETRY_CEILING", "1s");
-    let (simulator, kero, sink) = setup("491529000011", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000011", options).await;
     // a linked device that is away gives no receipt
     kero.paired(&simulator, "b", "491529000012").await;
     kero.post_empty("/instances/b/disconnect").await.expect(200);
@@ -79,7 +71,7 @@ async fn retries_follow_the_schedule_and_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_succeed_fails_at_once() {
-    let (simulator, kero, sink) = setup("491529000021", Options::default()).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000021", Options::default()).await;
     person(&simulator, "491529000022", Script::Silent);
     for code in [400, 404, 479] {
         simulator.inject(FaultRule::new(Fault::Nack).code(code).count(1));
@@ -103,7 +95,7 @@ async fn a_look_up_that_fails_is_an_attempt() {
         .env("KERO_QUEUE__MAX_RETRIES", "2")
         .env("KERO_QUEUE__RETRY_BASE", "700ms")
         .env("KERO_QUEUE__RETRY_CEILING", "10s");
-    let (simulator, kero, sink) = setup("491529000051", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000051", options).await;
     for phone in ["491529000052", "491529000053"] {
         person(&simulator, phone, Script::Silent);
     }
@@ -150,7 +142,7 @@ async fn a_look_up_that_fails_is_an_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chat_has_one_message_in_flight_over_its_classes() {
     const LATE: i64 = 2_000;
-    let (simulator, kero, sink) = setup("491529000061", Options::default()).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000061", Options::default()).await;
     // its device is away, so that no receipt stands for the acknowledgement
     kero.paired(&simulator, "b", "491529000062").await;
     kero.post_empty("/instances/b/disconnect").await.expect(200);
@@ -188,7 +180,7 @@ async fn a_cancelled_retry_lets_its_chat_go_on() {
         .env("KERO_QUEUE__RETRY_BASE", "10m")
         .env("KERO_QUEUE__RETRY_CEILING", "10m")
         .env("KERO_SENDING__SYNC_TIMEOUT", "1s");
-    let (simulator, kero, sink) = setup("491529000071", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000071", options).await;
     person(&simulator, "491529000072", Script::Silent);
     let goes_out = async |accepted: &Value| {
         let line = simulator.wait_for(|line| accepted["message_id"] == line.id.as_str(), AT_ONCE).await;
@@ -226,7 +218,7 @@ async fn a_cancelled_retry_lets_its_chat_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restricted_account_holds_its_sends_and_burns_no_attempt() {
     let options = Options::default().env("KERO_QUEUE__RETRY_CEILING", "2s").env("KERO_SENDING__REACH_OUT_LIMIT", "5s");
-    let (simulator, kero, sink) = setup("491529000031", options).await;
+    let (simulator, kero, sink) = paired_with_sink("491529000031", options).await;
     person(&simulator, "491529000032", Script::Silent);
     simulator.inject(FaultRule::new(Fault::Nack).code(463).count(1));
     let accepted = kero.send_async("a", "491529000032", "later").await;
@@ -250,7 +242,7 @@ async fn a_restricted_account_holds_its_sends_and_burns_no_attempt() {
 async fn a_gateway_may_start_paused() {
     let redis = Redis::start().await;
     let options = Options::default().redis(redis.url()).env("KERO_QUEUE__PAUSED", "true");
-    let (simulator, mut kero, sink) = setup("491529000041", options).await;
+    let (simulator, mut kero, sink) = paired_with_sink("491529000041", options).await;
     for phone in ["491529000042", "491529000043"] {
         person(&simulator, phone, Script::Silent);
     }

@@ -77,39 +77,40 @@ enum Write {
     Remove(List, Vec<u8>),
 }
 
-/// What lanes work on: by instance and key.
+/// What lanes work on, by instance.
 #[derive(Default)]
 struct Kept {
-    lanes: HashMap<i64, HashMap<LaneKey, Elements>>,
-    count: HashMap<i64, usize>,
+    shares: HashMap<i64, Share>,
     all: usize,
+}
+
+#[derive(Default)]
+struct Share {
+    lanes: HashMap<LaneKey, Elements>,
+    count: usize,
 }
 
 impl Kept {
     /// Gives the element back when there is no room for it.
     fn keep(&mut self, instance_pk: i64, key: LaneKey, element: Vec<u8>) -> Option<Vec<u8>> {
-        let count = self.count.entry(instance_pk).or_default();
-        if *count >= SHARE || self.all >= WINDOW {
+        let count = self.shares.get(&instance_pk).map_or(0, |share| share.count);
+        if count >= SHARE || self.all >= WINDOW {
             return Some(element);
         }
-        *count += 1;
+        let share = self.shares.entry(instance_pk).or_default();
+        share.lanes.entry(key).or_default().push(element);
+        share.count += 1;
         self.all += 1;
-        self.lanes.entry(instance_pk).or_default().entry(key).or_default().push(element);
         None
     }
 
     fn release(&mut self, instance_pk: i64, key: &LaneKey) -> Elements {
-        let Some(lanes) = self.lanes.get_mut(&instance_pk) else { return Vec::new() };
-        let elements = lanes.remove(key).unwrap_or_default();
-        if lanes.is_empty() {
-            self.lanes.remove(&instance_pk);
-        }
+        let Some(share) = self.shares.get_mut(&instance_pk) else { return Vec::new() };
+        let elements = share.lanes.remove(key).unwrap_or_default();
+        share.count -= elements.len();
         self.all -= elements.len();
-        if let Some(count) = self.count.get_mut(&instance_pk) {
-            *count -= elements.len();
-            if *count == 0 {
-                self.count.remove(&instance_pk);
-            }
+        if share.count == 0 {
+            self.shares.remove(&instance_pk);
         }
         elements
     }
@@ -323,7 +324,7 @@ impl Queue for Redis {
     }
 
     fn kept(&self) -> HashSet<Vec<u8>> {
-        self.held().lanes.values().flat_map(HashMap::values).flatten().cloned().collect()
+        self.held().shares.values().flat_map(|share| share.lanes.values()).flatten().cloned().collect()
     }
 
     async fn scan(&self, list: List, from: u64, count: u64) -> Option<Vec<Vec<u8>>> {

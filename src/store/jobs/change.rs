@@ -66,6 +66,7 @@ impl Store {
 
     /// Says of at most `limit` queued jobs that are due that they wait for their instance to be online. How many.
     pub async fn hold_offline(&self, instance_pk: i64, now: Timestamp, limit: u64) -> Result<u64, StoreError> {
+        // in the words of the index of what is due
         let sql = format!(
             "UPDATE jobs SET state = 'held', held = 'offline', updated_at = $1 WHERE id IN (
                SELECT id FROM jobs WHERE instance_pk = $2 AND ended_at IS NULL AND state <> 'sending'

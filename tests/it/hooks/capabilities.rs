@@ -1,7 +1,7 @@
 //! What hooks reach: listed hosts through the guard, messages with a quota, never themselves.
 
 use super::{ACCOUNT, JANE, Stage, install, manifest, options};
-use crate::support::{Kero, Sink, eventually, person, simulator};
+use crate::support::{Kero, Sink, eventually, own_name, person, simulator};
 use kero_simulator::Script;
 use serde_json::{Value, json};
 
@@ -130,15 +130,7 @@ async fn names_of_private_addresses_are_refused_when_resolved() {
     let kero = Kero::start_with(&simulator, options).await;
     kero.paired(&simulator, "a", ACCOUNT).await;
     person(&simulator, JANE, Script::Silent);
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
-    let name = hosts
-        .lines()
-        .filter(|line| line.starts_with("127.") || line.starts_with("::1"))
-        .flat_map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>())
-        .find(|name| !name.ends_with("localhost"))
-        .unwrap_or(own);
-    assert!(!name.is_empty(), "this machine has no name");
+    let name = own_name();
     let hosts = format!("http = [\"http://{name}:{port}/*\", \"http://127.0.0.1:{port}/*\"]");
     install(&kero, &manifest("fetch", "1", "transform", &format!("{RAW}\n[grants]\n{hosts}")), FETCH.as_bytes()).await;
     for host in [name.as_str(), "127.0.0.1"] {

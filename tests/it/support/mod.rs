@@ -18,6 +18,7 @@ pub use sink::{Behaviour, Received, Sink};
 pub use stream::{Socket, Sse};
 
 use kero_simulator::{Config, Person, Script, Simulator};
+use serde_json::json;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -52,4 +53,25 @@ pub async fn eventually_within<T, F: Future<Output = Option<T>>>(
         assert!(Instant::now() < until, "waited {wait:?} for: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A gateway with the instance `a` of this number, which is connected and tells a sink of its events.
+pub async fn paired_with_sink(own: &str, options: Options) -> (Simulator, Kero, Sink) {
+    let (simulator, sink) = (simulator().await, Sink::start().await);
+    let kero = Kero::start_with(&simulator, options).await;
+    kero.post("/instances", json!({ "instance_id": "a", "webhook_url": sink.url })).await.expect(201);
+    kero.pair(&simulator, "a", own).await;
+    (simulator, kero, sink)
+}
+
+/// A name of this machine that is not `localhost`, which is known without being resolved.
+pub fn own_name() -> String {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
+    let mut lines = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
+    // the first word of a line is the address
+    let name = lines.find_map(|line| line.split_whitespace().nth(1).filter(|name| !name.ends_with("localhost")));
+    let name = name.map_or(own, str::to_owned);
+    assert!(!name.is_empty(), "this machine has no name: give it one in /etc/hosts, beside 127.0.0.1");
+    name
 }
