@@ -2,10 +2,10 @@
 
 use crate::bare::Bare;
 use crate::caller::Caller;
-use crate::stage::{self, Kero, Simulator, cpu};
+use crate::stage::{self, Kero, Simulator};
 use crate::{Common, Rounds, bare};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const CHATS: usize = 64;
@@ -45,16 +45,10 @@ pub async fn run(common: &Common, instances: usize, in_flight: usize, redis: Opt
     // every session is begun before the clock runs
     accept(&http, &kero, &simulator, instances * CHATS, instances).await;
     let mut rounds = Rounds::default();
-    let sends = common.sends as f64;
     for _ in 0..common.rounds {
-        let (cpu_before, started) = (cpu(std::process::id()), Instant::now());
-        send(&clients, common.sends, in_flight).await;
-        rounds.bare.push(sends / started.elapsed().as_secs_f64());
-        rounds.bare_cpu.push((cpu(std::process::id()) - cpu_before).as_secs_f64() * 1e3 / sends);
-        let (cpu_before, started) = (cpu(kero.pid), Instant::now());
-        accept(&http, &kero, &simulator, common.sends, instances).await;
-        rounds.kero.push(sends / started.elapsed().as_secs_f64());
-        rounds.kero_cpu.push((cpu(kero.pid) - cpu_before).as_secs_f64() * 1e3 / sends);
+        let bare = send(&clients, common.sends, in_flight);
+        let through_kero = accept(&http, &kero, &simulator, common.sends, instances);
+        rounds.run(common.sends, (&simulator, &kero), bare, through_kero).await;
     }
     let queue = if redis.is_some() { "Redis" } else { "in-process queue" };
     rounds.print(&format!(

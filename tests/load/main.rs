@@ -12,6 +12,7 @@ mod synchronous;
 
 use clap::{Args, Parser, Subcommand};
 use kero_store::{Durability, MasterKey, Store, StoreConfig};
+use std::time::{Duration, Instant};
 
 /// The bare clients' side has the allocator that the gateway has.
 #[global_allocator]
@@ -82,9 +83,37 @@ struct Rounds {
     kero: Vec<f64>,
     bare_cpu: Vec<f64>,
     kero_cpu: Vec<f64>,
+    /// The simulator's, beside the bare clients and beside the gateway.
+    simulator_cpu: [Vec<f64>; 2],
+    /// Of those who call the gateway.
+    callers_cpu: Vec<f64>,
 }
 
 impl Rounds {
+    /// One round: the same sends by the bare clients, then through the gateway.
+    async fn run(
+        &mut self,
+        sends: usize,
+        (simulator, kero): (&stage::Simulator, &stage::Kero),
+        bare: impl Future,
+        through_kero: impl Future,
+    ) {
+        let (own, sends) = (std::process::id(), sends as f64);
+        let per_send = |before: Duration, pid: u32| (stage::cpu(pid) - before).as_secs_f64() * 1e3 / sends;
+        let (client, other, started) = (stage::cpu(own), stage::cpu(simulator.pid), Instant::now());
+        bare.await;
+        self.bare.push(sends / started.elapsed().as_secs_f64());
+        self.bare_cpu.push(per_send(client, own));
+        self.simulator_cpu[0].push(per_send(other, simulator.pid));
+        let (gateway, callers, other, started) =
+            (stage::cpu(kero.pid), stage::cpu(own), stage::cpu(simulator.pid), Instant::now());
+        through_kero.await;
+        self.kero.push(sends / started.elapsed().as_secs_f64());
+        self.kero_cpu.push(per_send(gateway, kero.pid));
+        self.callers_cpu.push(per_send(callers, own));
+        self.simulator_cpu[1].push(per_send(other, simulator.pid));
+    }
+
     fn print(&self, what: &str) {
         let ratios = self.kero.iter().zip(&self.bare).map(|(kero, bare)| kero / bare).collect();
         println!(
@@ -95,6 +124,12 @@ impl Rounds {
             stage::median(self.kero.clone()),
             stage::median(self.kero_cpu.clone()),
             stage::median(ratios),
+        );
+        let [beside_bare, beside_kero] = self.simulator_cpu.clone().map(stage::median);
+        println!(
+            "CPU of the others per send: simulator {beside_bare:.2} ms beside the bare client, {beside_kero:.2} ms beside \
+             kero; kero's callers {:.2} ms",
+            stage::median(self.callers_cpu.clone()),
         );
     }
 }

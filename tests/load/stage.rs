@@ -13,6 +13,7 @@ pub const KEY: &str = "load-test-key-0123456789abcdef0123456789";
 /// The simulated WhatsApp, in a process of its own.
 pub struct Simulator {
     pub url: String,
+    pub pid: u32,
     _process: Child,
 }
 
@@ -60,7 +61,7 @@ pub async fn simulator(http: &reqwest::Client) -> Simulator {
     let process = spawn(&["simulator", "--listen", &address], &[]);
     let url = format!("http://{address}");
     until_ready(http, &url).await;
-    Simulator { url, _process: process }
+    Simulator { url, pid: process.id().unwrap(), _process: process }
 }
 
 impl Simulator {

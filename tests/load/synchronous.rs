@@ -1,9 +1,8 @@
 //! Sequential synchronous sends.
 
-use crate::stage::{self, Kero, cpu};
+use crate::stage::{self, Kero};
 use crate::{Common, Rounds, bare};
 use serde_json::json;
-use std::time::Instant;
 use tempfile::TempDir;
 
 const RECIPIENT: &str = "491581000009";
@@ -24,16 +23,9 @@ pub async fn run(common: &Common) {
     bare.send(0, 20).await;
     send(&http, &kero, 20).await;
     let mut rounds = Rounds::default();
-    let sends = common.sends as f64;
     for _ in 0..common.rounds {
-        let (cpu_before, started) = (cpu(std::process::id()), Instant::now());
-        bare.send(0, common.sends).await;
-        rounds.bare.push(sends / started.elapsed().as_secs_f64());
-        rounds.bare_cpu.push((cpu(std::process::id()) - cpu_before).as_secs_f64() * 1e3 / sends);
-        let (cpu_before, started) = (cpu(kero.pid), Instant::now());
-        send(&http, &kero, common.sends).await;
-        rounds.kero.push(sends / started.elapsed().as_secs_f64());
-        rounds.kero_cpu.push((cpu(kero.pid) - cpu_before).as_secs_f64() * 1e3 / sends);
+        let through_kero = send(&http, &kero, common.sends);
+        rounds.run(common.sends, (&simulator, &kero), bare.send(0, common.sends), through_kero).await;
     }
     rounds.print(&format!("sync, {}, durability {}", common.database_name(), common.durability));
     store.close().await;
