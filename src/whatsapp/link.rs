@@ -1,5 +1,6 @@
 //! One connection of one instance: start it, send through it, end it.
 
+use crate::device_store::{DeviceStore, Outgoing};
 use crate::driver::{self, Fate};
 use crate::error::{LinkError, SendError};
 use crate::events::{LinkEvent, Sink};
@@ -57,6 +58,7 @@ struct Inner {
     client: Arc<Client>,
     dialer: Dialer,
     recipients: Recipients,
+    outgoing: Arc<Outgoing>,
     state: Arc<State>,
     run: AbortHandle,
     done: watch::Receiver<bool>,
@@ -98,7 +100,8 @@ impl Link {
         inbound: Arc<dyn Inbound>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<LinkEvent>), LinkError> {
         check_url(config.url.as_deref())?;
-        let backend = crate::device_store::DeviceStore::new(store, instance_pk, epoch);
+        let outgoing = Arc::new(Outgoing::default());
+        let backend = DeviceStore::of_jobs(store, instance_pk, epoch, Arc::clone(&outgoing));
         let converter = Converter { directory: Arc::new(Directory::default()), backend: Arc::clone(&backend) };
         let persistence = PersistenceManager::new(backend).await.map_err(|error| LinkError::Store(error.into()))?;
         let persistence = Arc::new(persistence);
@@ -140,8 +143,16 @@ impl Link {
             finished,
         ))
         .abort_handle();
-        let inner =
-            Inner { client, dialer, recipients: Recipients::default(), state, run, done, _subscription: subscription };
+        let inner = Inner {
+            client,
+            dialer,
+            recipients: Recipients::default(),
+            outgoing,
+            state,
+            run,
+            done,
+            _subscription: subscription,
+        };
         Ok((Self { inner: Arc::new(inner) }, receiver))
     }
 
@@ -155,7 +166,8 @@ impl Link {
         self.inner.state.connected.load(Ordering::Acquire) && self.inner.client.is_connected()
     }
 
-    /// Encrypts and writes one message; the server's answer comes as [`LinkEvent::Ack`] with the same id. A send that is
+    /// Encrypts and writes the message of a job, whose row has these very bytes: from there they come when a recipient
+    /// asks for them again. The server's answer comes as [`LinkEvent::Ack`] with the same id. A send that is
     /// repeated (`resend`) goes to an address that was checked before and asks the server nothing.
     pub async fn send(
         &self,
@@ -171,6 +183,7 @@ impl Link {
             .map_err(|error| SendError::Invalid(format!("the stored message cannot be read: {error}")))?;
         let client = &self.inner.client;
         let to = self.inner.recipients.resolve(client, chat, !resend).await?;
+        self.inner.outgoing.add(message_id.as_str());
         client
             .send_message_with_options(to, message, SendOptions::default().with_message_id(message_id.as_str()))
             .await?;
@@ -251,7 +264,7 @@ async fn announce(config: &LinkConfig, persistence: &PersistenceManager) {
 /// Whether an instance has a linked device.
 pub async fn is_paired(store: &Store, instance_pk: i64) -> Result<bool, StoreError> {
     // reads need no epoch
-    let device = crate::device_store::DeviceStore::new(store.clone(), instance_pk, 0).load().await;
+    let device = DeviceStore::new(store.clone(), instance_pk, 0).load().await;
     match device {
         Ok(device) => Ok(device.is_some_and(|device| device.pn.is_some())),
         Err(TheirStoreError::Database(source) | TheirStoreError::Connection(source)) => {

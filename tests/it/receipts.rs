@@ -87,3 +87,22 @@ async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
     let lines = simulator.ledger().iter().filter(|line| accepted["message_id"] == line.id.as_str()).count();
     assert_eq!(lines, 1, "it was sent again");
 }
+
+/// Who could not read a message asks for it again, and gets the very same: from the row of its job, the only copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_read_a_message_gets_it_again() {
+    let (simulator, kero, _sink) = paired_with_sink("491530000041", Options::default()).await;
+    let recipient = person(&simulator, "491530000042", Script::Silent);
+    let (first, again) = ("at once", "at the second try");
+    kero.send_async("a", &recipient, first).await;
+    eventually("the first", || async { (simulator.received_texts(&recipient).len() == 1).then_some(()) }).await;
+    simulator.inject(FaultRule::new(Fault::Undecryptable).phone(&recipient).count(1));
+    let accepted = kero.send_async("a", &recipient, again).await;
+    eventually("the second", || async { (simulator.received_texts(&recipient).len() == 2).then_some(()) }).await;
+    assert_eq!(simulator.received_texts(&recipient)[1].text, again);
+    let lines = simulator.ledger();
+    let of_it: Vec<_> = lines.iter().filter(|line| accepted["message_id"] == line.id.as_str()).collect();
+    assert_eq!(of_it.iter().map(|line| line.retry).collect::<Vec<_>>(), [false, true], "{of_it:?}");
+    eventually("its delivery", || async { (job(&kero, &accepted).await["state"] == "delivered").then_some(()) }).await;
+    assert_eq!(job(&kero, &accepted).await["attempts"], 1);
+}

@@ -6,7 +6,7 @@ use crate::seal::place;
 use crate::sql::values;
 use crate::writer::{OnConflict, Op, work};
 use crate::{Durability, StoreError};
-use kero_domain::Timestamp;
+use kero_domain::{JobId, Timestamp};
 
 const LEVEL: Durability = Durability::Process;
 
@@ -96,7 +96,8 @@ impl DeviceRows {
         self.run(LEVEL, vec![(sql.to_owned(), values![self.pk, token_cutoff, sender_cutoff])]).await
     }
 
-    /// Keeps a sent message for a receiver that could not read it.
+    /// Keeps a sent message for a receiver that could not read it; what a job sends need not be kept here as well
+    /// ([`Self::protobuf_of_job`]).
     pub async fn put_sent_message(&self, chat: &str, message_id: &str, payload: &[u8]) -> Result<(), StoreError> {
         let row = sent_messages::Model {
             instance_pk: self.pk,
@@ -126,6 +127,40 @@ impl DeviceRows {
                 }))
             })
             .await
+    }
+
+    /// The protobuf that a job sent to a chat under this id, whether the job names the chat by its number or by its LID,
+    /// and when it was sent.
+    pub async fn protobuf_of_job(
+        &self,
+        chat: &str,
+        message_id: &str,
+    ) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
+        let sql = "SELECT id, chat, proto, COALESCE(ended_at, updated_at) AS at FROM jobs
+                   WHERE instance_pk = $1 AND message_id = $2 AND proto IS NOT NULL";
+        for row in self.store.reader().all(sql, values![self.pk, message_id]).await? {
+            if self.same_chat(chat, &row.try_get::<String>("", "chat")?).await? {
+                let place = crate::jobs::proto_place(self.pk, JobId(row.try_get("", "id")?));
+                let proto: Vec<u8> = row.try_get("", "proto")?;
+                let proto = self.store.sealer().open("job's protobuf", &place, &proto)?;
+                return Ok(Some((proto, Timestamp(row.try_get("", "at")?))));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn same_chat(&self, one: &str, other: &str) -> Result<bool, StoreError> {
+        const LID: &str = "@lid";
+        const PHONE: &str = "@s.whatsapp.net";
+        if one == other {
+            return Ok(true);
+        }
+        let pairs = [(one, other), (other, one)];
+        let Some((lid, phone)) = pairs.iter().find_map(|(a, b)| Some((a.strip_suffix(LID)?, b.strip_suffix(PHONE)?)))
+        else {
+            return Ok(false);
+        };
+        Ok(self.lid_mapping(lid).await?.is_some_and(|mapping| mapping.phone == phone))
     }
 
     /// Deletes sent messages stored before `cutoff`; how many.

@@ -225,7 +225,7 @@ fn content_place(instance_pk: i64, id: JobId) -> String {
     place("jobs.content", instance_pk, id)
 }
 
-fn proto_place(instance_pk: i64, id: JobId) -> String {
+pub(crate) fn proto_place(instance_pk: i64, id: JobId) -> String {
     place("jobs.proto", instance_pk, id)
 }
 

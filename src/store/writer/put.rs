@@ -2,7 +2,7 @@
 
 use super::{Answer, Tx};
 use crate::StoreError;
-use crate::sql::{FILLED, MAX_BINDS, tuples};
+use crate::sql::{FILLED, MAX_BINDS, few_shapes, tuples};
 use sea_orm::{EntityName, EntityTrait, IdenStatic, Iterable, ModelTrait, PrimaryKeyToColumn, Value};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,7 @@ use std::collections::hash_map::Entry;
 pub(crate) enum OnConflict {
     /// The new values replace the old ones.
     Replace,
-    /// This `SET` clause, and `WHERE` if any; `excluded` is the new row.
+    /// This `SET` clause, and `WHERE` if any; `excluded` is the new row. Setting the same row twice must be setting it once.
     Set(&'static str),
 }
 
@@ -116,8 +116,14 @@ async fn flush(tx: &Tx, put: &Put, chunk: &mut Vec<Vec<Value>>) -> Result<(), St
     if chunk.is_empty() {
         return Ok(());
     }
+    if !tx.db.is_postgres() {
+        let rows = chunk.len();
+        let mut values = chunk.drain(..).flatten().collect();
+        let rows = few_shapes(&mut values, rows, put.columns.len());
+        return tx.db.run(put.insert(rows), values).await.map(drop);
+    }
     let mut rows = chunk.drain(..);
-    // in powers of two: few texts of statements, which the connection has prepared; what is large is rare
+    // no row may be there twice, so in powers of two: few texts of statements, which the connection has prepared
     while rows.len() > 0 {
         let count = if rows.len() > FILLED { rows.len() } else { 1 << rows.len().ilog2() };
         tx.db.run(put.insert(count), rows.by_ref().take(count).flatten().collect()).await?;

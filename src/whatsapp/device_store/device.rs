@@ -7,9 +7,13 @@ use wacore::stats::StorageResourceReport;
 use wacore::store::Device;
 use wacore::store::error::Result;
 use wacore::store::traits::{DeviceStore as DeviceTrait, MsgSecretEntry, MsgSecretStore};
+use waproto::whatsapp as wa;
 
 /// One instance is one device, and the client never looks at the number.
 const DEVICE: i32 = 1;
+/// For how long the client keeps the secret of an ordinary message, in seconds; those of polls it keeps longer than
+/// most jobs are kept.
+const OF_TEXT: i64 = 30 * 86_400;
 
 #[async_trait]
 impl DeviceTrait for DeviceStore {
@@ -42,6 +46,23 @@ impl DeviceTrait for DeviceStore {
     }
 }
 
+impl DeviceStore {
+    /// The secret of a message that a job of this account sent.
+    async fn secret_of_job(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<(Vec<u8>, i64)>> {
+        let Some((proto, sent)) = self.rows.protobuf_of_job(chat, msg_id).await.map_err(database)? else {
+            return Ok(None);
+        };
+        let Some(device) = self.load().await? else { return Ok(None) };
+        if ![&device.pn, &device.lid].into_iter().flatten().any(|own| own.to_non_ad().to_string() == sender) {
+            return Ok(None);
+        }
+        let message: wa::Message = waproto::codec::message_decode(&proto)
+            .map_err(|error| wacore::store::error::StoreError::Serialization(Box::new(error)))?;
+        let secret = message.message_context_info.as_option().and_then(|context| context.message_secret.clone());
+        Ok(secret.map(|secret| (secret, sent.secs())))
+    }
+}
+
 #[async_trait]
 impl MsgSecretStore for DeviceStore {
     async fn put_msg_secrets(&self, entries: Vec<MsgSecretEntry>) -> Result<usize> {
@@ -55,18 +76,24 @@ impl MsgSecretStore for DeviceStore {
                 message_secs: entry.message_ts,
             }
         }
-        let secrets: Vec<MessageSecret<'_>> = entries.iter().map(secret).collect();
+        let kept_by_job = |entry: &&MsgSecretEntry| {
+            let lasting = entry.expires_at == 0 || entry.expires_at - entry.message_ts > OF_TEXT;
+            !lasting && self.outgoing.has(&entry.msg_id)
+        };
+        let secrets: Vec<MessageSecret<'_>> = entries.iter().filter(|entry| !kept_by_job(entry)).map(secret).collect();
         self.rows.put_message_secrets(&secrets).await.map_err(database)?;
         Ok(entries.len())
     }
 
     async fn get_msg_secret(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<Vec<u8>>> {
-        let found = self.rows.message_secret(chat, sender, msg_id).await.map_err(database)?;
-        Ok(found.map(|(secret, _)| secret))
+        Ok(self.get_msg_secret_with_ts(chat, sender, msg_id).await?.map(|(secret, _)| secret))
     }
 
     async fn get_msg_secret_with_ts(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<(Vec<u8>, i64)>> {
-        self.rows.message_secret(chat, sender, msg_id).await.map_err(database)
+        if let Some(found) = self.rows.message_secret(chat, sender, msg_id).await.map_err(database)? {
+            return Ok(Some(found));
+        }
+        self.secret_of_job(chat, sender, msg_id).await
     }
 
     async fn delete_expired_msg_secrets(&self, cutoff_timestamp: i64) -> Result<u32> {

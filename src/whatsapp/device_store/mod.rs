@@ -4,11 +4,14 @@
 
 mod app_sync;
 mod device;
+mod outgoing;
 mod protocol;
 mod signal;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use outgoing::Outgoing;
 
 use kero_store::device::DeviceRows;
 use kero_store::{Store, StoreError as KeroError};
@@ -19,12 +22,18 @@ use wacore::store::traits::Backend;
 /// The storage of one instance's client, for the holder of one epoch.
 pub struct DeviceStore {
     rows: DeviceRows,
+    outgoing: Arc<Outgoing>,
 }
 
 impl DeviceStore {
     #[allow(clippy::new_ret_no_self, reason = "the client takes the trait object")]
     pub fn new(store: Store, instance_pk: i64, epoch: i64) -> Arc<dyn Backend> {
-        Arc::new(Self { rows: store.device(instance_pk, epoch) })
+        Self::of_jobs(store, instance_pk, epoch, Arc::default())
+    }
+
+    /// The same for a client that sends the messages of jobs.
+    pub(crate) fn of_jobs(store: Store, instance_pk: i64, epoch: i64, outgoing: Arc<Outgoing>) -> Arc<dyn Backend> {
+        Arc::new(Self { rows: store.device(instance_pk, epoch), outgoing })
     }
 }
 

@@ -157,11 +157,18 @@ impl ProtocolStore for DeviceStore {
     }
 
     async fn store_sent_message(&self, chat_jid: &str, message_id: &str, payload: &[u8]) -> Result<()> {
+        if self.outgoing.has(message_id) {
+            return Ok(());
+        }
         self.rows.put_sent_message(chat_jid, message_id, payload).await.map_err(database)
     }
 
     async fn take_sent_message(&self, chat_jid: &str, message_id: &str) -> Result<Option<Vec<u8>>> {
-        self.rows.take_sent_message(chat_jid, message_id).await.map_err(database)
+        if let Some(payload) = self.rows.take_sent_message(chat_jid, message_id).await.map_err(database)? {
+            return Ok(Some(payload));
+        }
+        let found = self.rows.protobuf_of_job(chat_jid, message_id).await.map_err(database)?;
+        Ok(found.map(|(proto, _)| proto))
     }
 
     async fn delete_expired_sent_messages(&self, cutoff_timestamp: i64) -> Result<u32> {

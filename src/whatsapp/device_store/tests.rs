@@ -3,9 +3,10 @@
 #[path = "../../store/tests/database.rs"]
 mod database;
 
-use super::DeviceStore;
+use super::{DeviceStore, Outgoing};
 use bytes::Bytes;
-use kero_store::{Durability, MasterKey, Store, StoreConfig};
+use kero_domain::{Content, CorrelationId, JobId, JobState, Priority, Timestamp};
+use kero_store::{Durability, MasterKey, NewJob, Store, StoreConfig};
 use std::collections::HashMap;
 use std::sync::Arc;
 use wacore::appstate::hash::HashState;
@@ -13,6 +14,7 @@ use wacore::appstate::processor::AppStateMutationMAC;
 use wacore::store::error::Result;
 use wacore::store::traits::*;
 use wacore::store::{Device, InMemoryBackend};
+use waproto::whatsapp as wa;
 
 /// A small deterministic generator: a failing seed can be run again.
 struct Random(u64);
@@ -316,6 +318,86 @@ async fn keeps_the_device(store: Store) {
     assert!(matches!(source, Some(kero_store::StoreError::EpochLost)), "{lost:?}");
 }
 
+/// The job's row is the one copy of what it sent: under both names of its chat, and for nobody else.
+async fn knows_what_its_jobs_sent(store: Store) {
+    const ID: &str = "3EB0AAAAAAAAAAAAAAAAAA";
+    const PHONE: &str = "491701@s.whatsapp.net";
+    let (pk, _) = own(&store, "a").await;
+    let (_, other) = own(&store, "b").await;
+    let epoch = store.take_ownership(pk).await.unwrap();
+    let outgoing = Arc::new(Outgoing::default());
+    let sending = DeviceStore::of_jobs(store.clone(), pk, epoch, Arc::clone(&outgoing));
+    let mut device = Device::new();
+    device.pn = Some("4916000:7@s.whatsapp.net".parse().unwrap());
+    sending.save(&device).await.unwrap();
+    let mapping = LidPnMappingEntry {
+        lid: "77".into(),
+        phone_number: "491701".into(),
+        created_at: 0,
+        updated_at: 0,
+        learning_source: "usync".into(),
+    };
+    sending.put_lid_mapping(&mapping).await.unwrap();
+    let proto = crate::Link::prepare(&Content::text("hello"));
+    let job = NewJob {
+        id: JobId::new(),
+        instance_pk: pk,
+        correlation_id: CorrelationId::mint(),
+        message_id: ID.parse().unwrap(),
+        chat: PHONE.to_owned(),
+        priority: Priority::Interactive,
+        content: Content::text("hello"),
+        asynchronous: true,
+        send_at: None,
+        state: JobState::Queued,
+        held: None,
+        request_id: None,
+        created_at: Timestamp::from_secs(1_000),
+        idempotency: None,
+    };
+    let id = job.id;
+    store.accept_job(job).await.unwrap();
+    assert_eq!(sending.take_sent_message(PHONE, ID).await.unwrap(), None, "nothing was sent yet");
+    store.intend_job(id, pk, epoch, proto.clone(), Timestamp::from_secs(2_000)).await.unwrap();
+    outgoing.add(ID);
+
+    // the client keeps its copies, and gets them from the job
+    let before = store.stats().commits;
+    sending.store_sent_message(PHONE, ID, b"the client's copy").await.unwrap();
+    let secret = |id: &str, days: i64| MsgSecretEntry {
+        chat: "77@lid".into(),
+        sender: "4916000@s.whatsapp.net".into(),
+        msg_id: id.into(),
+        secret: [9; 32],
+        expires_at: 2_000 + days * 86_400,
+        message_ts: 2_000,
+    };
+    sending.put_msg_secrets(vec![secret(ID, 30)]).await.unwrap();
+    assert_eq!(store.stats().commits, before, "a copy was written");
+    for chat in [PHONE, "77@lid", PHONE] {
+        assert_eq!(sending.take_sent_message(chat, ID).await.unwrap().as_ref(), Some(&proto), "{chat}");
+    }
+    let message: wa::Message = waproto::codec::message_decode(&proto).unwrap();
+    let drawn = message.message_context_info.as_option().unwrap().message_secret.clone().unwrap();
+    for chat in [PHONE, "77@lid"] {
+        let found = sending.get_msg_secret_with_ts(chat, "4916000@s.whatsapp.net", ID).await.unwrap();
+        assert_eq!(found, Some((drawn.clone(), 2_000)), "{chat}");
+    }
+    // another chat, another sender, another account
+    for chat in ["491702@s.whatsapp.net", "78@lid", "491701@g.us", "77"] {
+        assert_eq!(sending.take_sent_message(chat, ID).await.unwrap(), None, "{chat}");
+        assert_eq!(sending.get_msg_secret(chat, "4916000@s.whatsapp.net", ID).await.unwrap(), None, "{chat}");
+    }
+    assert_eq!(sending.get_msg_secret(PHONE, PHONE, ID).await.unwrap(), None);
+    assert_eq!(other.take_sent_message(PHONE, ID).await.unwrap(), None);
+
+    // what must be kept for longer than jobs are, or is no job's, is written
+    sending.put_msg_secrets(vec![secret(ID, 90), secret("POLL", 90)]).await.unwrap();
+    sending.store_sent_message(PHONE, "PEER", b"peer").await.unwrap();
+    assert_eq!(sending.get_msg_secret("77@lid", "4916000@s.whatsapp.net", ID).await.unwrap(), Some(vec![9; 32]));
+    assert_eq!(sending.take_sent_message(PHONE, "PEER").await.unwrap(), Some(b"peer".to_vec()));
+}
+
 macro_rules! on_both {
     ($($name:ident),+) => {
         mod sqlite {
@@ -331,4 +413,4 @@ macro_rules! on_both {
         }
     };
 }
-on_both!(answers_like_the_in_memory_one, keeps_the_device);
+on_both!(knows_what_its_jobs_sent, answers_like_the_in_memory_one, keeps_the_device);
