@@ -83,7 +83,10 @@ impl Host {
     async fn build(&self, bytes: Vec<u8>, runner: bool) -> Result<Compiled, CompileError> {
         let host = Arc::clone(&self.inner);
         let stopped = || CompileError::Stopped("the gateway is stopping".to_owned());
-        self.on_compiler(move || {
+        // gone with the caller: the compiler cannot be stopped, but what nobody waited for to its end is not kept
+        let wanted = Arc::new(());
+        let waiting = Arc::downgrade(&wanted);
+        let built = self.on_compiler(move || {
             let started = Instant::now();
             let cached = host.cache.as_ref().and_then(|cache| cache.load(&host.engine, &bytes));
             let from_cache = cached.is_some();
@@ -97,7 +100,9 @@ impl Host {
             };
             let mut info = Info::of(&host.engine, &component)?;
             let adapter = versions::Adapter::link(&host.engine, &component, &info, runner)?;
-            if !from_cache && let Some(cache) = &host.cache {
+            // the runner is the gateway's own, and the next script's upload finds it
+            let is_kept = !from_cache && (runner || waiting.strong_count() > 0);
+            if is_kept && let Some(cache) = &host.cache {
                 cache.store(&bytes, &component);
             }
             info.bytes = bytes.len();
@@ -105,9 +110,10 @@ impl Host {
             info.from_cache = from_cache;
             info.took = started.elapsed();
             Ok(Compiled { inner: Arc::new(Inner { adapter, info }), script: None })
-        })
-        .await
-        .unwrap_or_else(|| Err(stopped()))
+        });
+        let built = built.await.unwrap_or_else(|| Err(stopped()));
+        drop(wanted);
+        built
     }
 }
 

@@ -153,9 +153,9 @@ impl Host {
         }
     }
 
-    /// Runs blocking work, one at a time.
+    /// Runs blocking work, one at a time. Dropping the returned future keeps it from being begun, when it is not.
     pub(crate) async fn on_compiler<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        self.inner.runtime.as_ref()?.spawn_blocking(work).await.ok()
+        Aborting(self.inner.runtime.as_ref()?.spawn_blocking(work)).join().await
     }
 }
 

@@ -161,7 +161,7 @@ pub(super) async fn compile(
         }
     };
     let compiled = tokio::time::timeout(wait, compiling).await.unwrap_or_else(|_| {
-        Err(CompileError::Stopped(format!("it was not done within {} s (hooks.compile_timeout)", wait.as_secs())))
+        Err(CompileError::Stopped(format!("it was not done within {wait:?} (hooks.compile_timeout)")))
     })?;
     metrics::histogram!("kero_hooks_compile_seconds").record(compiled.info().took.as_secs_f64());
     Ok(compiled)

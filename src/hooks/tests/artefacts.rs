@@ -6,6 +6,10 @@ use kero_hooks::{
     CacheConfig, CompileError, ErrorKind, Hook, Host, HostConfig, Kind, ManifestError, Maxima, Setting, Verdict,
 };
 use serde_json::json;
+use std::time::Duration;
+
+/// Compiling a large module takes a second or two; two hundred of them take longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn refused(wasm: Vec<u8>) -> CompileError {
     host().compile(wasm).await.unwrap_err()
@@ -191,18 +195,41 @@ async fn a_missing_runner_names_the_command() {
     assert_eq!(error, CompileError::NotText);
 }
 
+/// A module that takes long to compile; each number of functions is another.
+fn large(functions: usize) -> Vec<u8> {
+    let work = "(local.set 0 (i64.add (i64.mul (local.get 0) (i64.const 31)) (i64.rotl (local.get 0) (i64.const 7))))";
+    let functions: String = (0..functions)
+        .map(|n| format!("(func $f{n} (param i64) (result i64) {} (local.get 0))\n", work.repeat(60)))
+        .collect();
+    let handle = format!(r#"(func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {PASS})"#);
+    guest_for("transform", "", &format!("{functions} {handle}"))
+}
+
+/// The compiler cannot be stopped. What nobody waits for any more is not kept, and what it has not begun it does not begin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_is_not_compiled_or_not_kept() {
+    const GONE: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("compiled");
+    let host = cached(&dir, 1);
+    let first = large(400);
+    let others = large(401);
+    let gone = tokio::time::timeout(Duration::from_millis(20), host.compile(first)).await;
+    assert!(gone.is_err(), "it takes longer than that");
+    for _ in 0..GONE {
+        // each in the queue behind the first
+        let gone = tokio::time::timeout(Duration::ZERO, host.compile(others.clone())).await;
+        assert!(gone.is_err());
+    }
+    let small = tokio::time::timeout(PATIENCE, host.compile(guest("", PASS))).await;
+    small.expect("the others were compiled first").unwrap();
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "the small one's");
+}
+
 /// Compiling takes memory and a core: a small artefact waits for the large one before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_artefact_is_compiled_at_a_time() {
-    let work = "(local.set 0 (i64.add (i64.mul (local.get 0) (i64.const 31)) (i64.rotl (local.get 0) (i64.const 7))))";
-    let functions: String = (0..400)
-        .map(|n| format!("(func $f{n} (param i64) (result i64) {} (local.get 0))\n", work.repeat(60)))
-        .collect();
-    let large = guest_for(
-        "transform",
-        "",
-        &format!(r#"{functions} (func (export "kero:plugin/on-event@0.1.0#handle") (param i32) (result i32) {PASS})"#),
-    );
+    let large = large(400);
     let host = host();
     let order = std::sync::Mutex::new(Vec::new());
     let compile = async |name: &'static str, wasm: Vec<u8>| {
