@@ -15,8 +15,9 @@ pub struct Event {
     pub at: i64,
     /// The `data` object as it came from WhatsApp.
     pub data: String,
-    /// The plugin whose message caused this event: it is not called for it.
-    pub caused_by: Option<String>,
+    /// The plugins whose messages caused this event: they are not called for it. One receipt can be about messages of
+    /// several.
+    pub caused_by: Vec<String>,
     pub(crate) facts: Facts,
 }
 
@@ -65,18 +66,18 @@ impl Event {
             instance: instance.into(),
             at,
             data: data.to_string(),
-            caused_by: None,
+            caused_by: Vec::new(),
             facts: Facts::of(kind, data),
         }
     }
 
     /// Whether it comes of a message of this plugin.
     pub fn is_caused_by(&self, plugin: &Manifest) -> bool {
-        self.caused_by.as_deref() == Some(plugin.name.as_str())
+        self.caused_by.iter().any(|name| name == plugin.name.as_str())
     }
 
-    pub fn caused_by(mut self, plugin: Option<String>) -> Self {
-        self.caused_by = plugin;
+    pub fn caused_by(mut self, plugins: impl IntoIterator<Item = String>) -> Self {
+        self.caused_by.extend(plugins);
         self
     }
 }

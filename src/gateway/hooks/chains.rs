@@ -38,8 +38,8 @@ pub(super) fn message_ids(event: &Event) -> impl Iterator<Item = &str> {
     event.message_id.as_deref().into_iter().chain(named).chain(listed)
 }
 
-/// The event as hooks see it.
-pub(super) fn shown(event: &Event, caused_by: Option<String>) -> Arc<kero_hooks::Event> {
+/// The event as hooks see it. `senders` says which plugin sent a message, by message id.
+pub(super) fn shown(event: &Event, senders: &HashMap<String, String>) -> Arc<kero_hooks::Event> {
     let seen = kero_hooks::Event::new(
         event.id.to_string(),
         event.kind,
@@ -47,7 +47,7 @@ pub(super) fn shown(event: &Event, caused_by: Option<String>) -> Arc<kero_hooks:
         event.at.0,
         &event.data,
     );
-    Arc::new(seen.caused_by(caused_by))
+    Arc::new(seen.caused_by(message_ids(event).filter_map(|id| senders.get(id)).cloned()))
 }
 
 /// What the chains of a round have in common.
@@ -84,8 +84,7 @@ impl Chains {
 
     /// Runs an event's chain; whether the chat's next event has to wait for the commit.
     async fn event(&self, event: &Event, tries: Tries) -> (Planned, bool) {
-        let caused_by = message_ids(event).find_map(|id| self.senders.get(id)).cloned();
-        let seen = shown(event, caused_by);
+        let seen = shown(event, &self.senders);
         let (hooks, passed_by) = match self.gateway.inner.hooks.table().for_event(&seen) {
             Chain::Run { hooks, passed_by } => (hooks, passed_by),
             Chain::Held { by, reason } => {

@@ -206,14 +206,13 @@ pub(crate) async fn judge(
     Some((verdict, hooked(gateway, delivery, &ran.effects, ran.records)))
 }
 
-/// The event as hooks see it, with the plugin that caused it.
+/// The event as hooks see it, with the plugins that caused it.
 async fn shown(gateway: &Gateway, event: &Event) -> Result<Arc<kero_hooks::Event>, StoreError> {
-    let mut caused_by = None;
+    let mut senders = HashMap::new();
     if gateway.inner.hooks.table().sends() {
-        let senders = fanout::senders(gateway, event.instance_pk, std::slice::from_ref(event)).await?;
-        caused_by = chains::message_ids(event).find_map(|id| senders.get(id)).cloned();
+        senders = fanout::senders(gateway, event.instance_pk, std::slice::from_ref(event)).await?;
     }
-    Ok(chains::shown(event, caused_by))
+    Ok(chains::shown(event, &senders))
 }
 
 fn waits_for_database(delivery: &Delivery, error: &StoreError) -> Shaping {

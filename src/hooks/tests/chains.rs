@@ -58,6 +58,9 @@ async fn a_plugin_does_not_meet_what_it_caused() {
     let names: Vec<String> = for_event(&hooks, &own).iter().map(|hook| hook.name().to_string()).collect();
     assert_eq!(names, vec!["other"]);
     assert!(for_delivery(&hooks, &own, "e").is_empty(), "the other kind");
+    // a receipt for messages of both
+    let both = Event::new("e", EventKind::Receipt, "i", 0, &json!({})).caused_by(["other".into(), "bot".into()]);
+    assert!(for_event(&hooks, &both).is_empty());
     let deliveries = [
         hook(&host, guest_for("delivery", "", DELIVERY), json!({"name": "bot", "kind": "delivery"})).await,
         hook(&host, guest_for("delivery", "", DELIVERY), json!({"name": "other", "kind": "delivery"})).await,
