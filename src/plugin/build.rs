@@ -2,8 +2,9 @@
 
 use crate::run::print;
 use anyhow::Context;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -20,24 +21,30 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
         manifest.entry
     );
     check_target()?;
-    let status = Command::new("cargo")
-        .args(["build", "--release", "--target", TARGET, "--manifest-path"])
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .arg("--manifest-path")
         .arg(&cargo)
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .context("cargo cannot be started; install Rust (https://rustup.rs)")?;
-    anyhow::ensure!(status.success(), "{}: cargo build failed; see above", manifest.name);
-    let crate_name = package(&cargo)?;
-    let built =
-        target_folder(folder).join(TARGET).join("release").join(format!("{}.wasm", crate_name.replace('-', "_")));
+    anyhow::ensure!(output.status.success(), "{}: cargo build failed; see above", manifest.name);
+    let built = module(&cargo, &output.stdout).with_context(|| {
+        format!("{}: no WebAssembly was built: is `crate-type = [\"cdylib\"]` in Cargo.toml?", manifest.name)
+    })?;
     let artefact = folder.join(&manifest.entry);
-    std::fs::copy(&built, &artefact)
-        .with_context(|| format!("{} was not built: is `crate-type = [\"cdylib\"]` in Cargo.toml?", built.display()))?;
+    std::fs::copy(&built, &artefact).with_context(|| artefact.display().to_string())?;
     let bytes = std::fs::metadata(&artefact).map_or(0, |file| file.len());
     print(&format!("{}: {bytes} bytes\n", artefact.display()))
 }
 
+/// Says what to do before cargo says much that nobody understands. The same compiler is asked that cargo will use.
 fn check_target() -> anyhow::Result<()> {
-    let output = Command::new("rustc")
+    if std::env::var_os("CARGO_UNSTABLE_BUILD_STD").is_some() {
+        // it is built from the library's source
+        return Ok(());
+    }
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--print", "sysroot"])
         .output()
         .context("rustc cannot be started; install Rust (https://rustup.rs)")?;
@@ -50,13 +57,17 @@ fn check_target() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn package(cargo: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(cargo).with_context(|| cargo.display().to_string())?;
-    let name = text.lines().find_map(|line| line.trim().strip_prefix("name")?.trim().strip_prefix('='));
-    let name = name.map(|name| name.trim().trim_matches('"').to_owned());
-    name.with_context(|| format!("{} has no package name", cargo.display()))
-}
-
-fn target_folder(folder: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from)
+/// The module that cargo made of this package, by its own account: workspaces, settings and names of libraries have a say
+/// in where that is.
+fn module(cargo: &Path, messages: &[u8]) -> Option<PathBuf> {
+    let cargo = cargo.canonicalize().ok()?;
+    let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut made = messages.filter(|message| {
+        let manifest = message["manifest_path"].as_str().and_then(|path| Path::new(path).canonicalize().ok());
+        message["reason"] == "compiler-artifact" && manifest.as_ref() == Some(&cargo)
+    });
+    made.find_map(|message| {
+        let files = message["filenames"].as_array()?;
+        files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm")).map(PathBuf::from)
+    })
 }
