@@ -4,8 +4,9 @@ use crate::support::*;
 use kero_hooks::capabilities::Clock;
 use kero_hooks::{Capabilities, ErrorKind, HookError, Host, HostConfig, Level, Limits, Setting, Verdict};
 use serde_json::json;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SPIN: &str = "(loop $on (br $on)) unreachable";
@@ -307,4 +308,52 @@ async fn guests_that_run_long_do_not_hold_the_last_free_thread() {
     }
     assert!(watching.looks.load(Ordering::SeqCst) >= 4 * 30);
     assert_eq!(watching.most.load(Ordering::SeqCst), 1, "two long guests ran at once");
+}
+
+/// Where a guest looks at the clock it runs.
+#[derive(Default)]
+struct Threads(Mutex<BTreeSet<String>>);
+
+impl Clock for Threads {
+    fn now(&self) -> u64 {
+        self.0.lock().unwrap().insert(std::thread::current().name().unwrap_or_default().to_owned());
+        0
+    }
+
+    fn monotonic(&self) -> u64 {
+        0
+    }
+}
+
+/// A guest holds its thread while it runs: those of whoever calls it are none of them, so that its spinning delays
+/// neither the API nor the workers.
+#[tokio::test]
+async fn guests_run_on_threads_of_their_own() {
+    let host = host();
+    let import = r#"(import "kero:plugin/clock@0.1.0" "now" (func $now (result i64)))"#;
+    let looking = hook(&host, guest(import, &format!("(drop (call $now)) {PASS}")), json!({})).await;
+    let threads = Arc::new(Threads::default());
+    let capabilities = Capabilities { clock: Arc::clone(&threads) as _, ..setting().capabilities };
+    let setting = Setting { capabilities, dry_run: false };
+    assert_eq!(host.transform(&looking, &message(), "{}", &setting).await.answer, Ok(Verdict::Pass));
+    let hooks = vec![Arc::clone(&looking)];
+    let chained = host.run_transforms(hooks, &message(), Default::default(), &setting).await;
+    assert_eq!(chained.records[0].outcome, "pass");
+    assert_eq!(*threads.0.lock().unwrap(), BTreeSet::from(["kero-hooks".to_owned()]));
+    // meanwhile the caller's only thread does what else there is to do
+    let spinning =
+        hook(&host, guest("", SPIN), json!({"name": "spins", "limits": {"cpu_ms": 500, "wall_ms": 10000}})).await;
+    let (event, mut turns) = (message(), 0u32);
+    let call = host.transform(&spinning, &event, "{}", &setting);
+    tokio::pin!(call);
+    let ran = loop {
+        tokio::select! {
+            biased;
+            ran = &mut call => break ran,
+            () = tokio::task::yield_now() => turns += 1,
+        }
+    };
+    assert_eq!(ran.answer.unwrap_err().kind, ErrorKind::Cpu);
+    // a hundred ticks: were it one of them, it would have no more turns than there are
+    assert!(turns > 1000, "{turns}");
 }
