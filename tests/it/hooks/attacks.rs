@@ -101,7 +101,7 @@ async fn a_secret_comes_out_by_no_version() {
 }
 
 /// A module that takes long to compile.
-fn slow_to_compile() -> Vec<u8> {
+pub fn slow_to_compile() -> Vec<u8> {
     let work = "(local.set 0 (i64.add (i64.mul (local.get 0) (i64.const 31)) (i64.rotl (local.get 0) (i64.const 7))))";
     let functions: String = (0..1500)
         .map(|n| format!("(func $f{n} (param i64) (result i64) {} (local.get 0))\n", work.repeat(60)))

@@ -7,27 +7,41 @@ use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-fn kero(folder: &Path, line: &str) -> Output {
+/// Variables of the environment that a command is given.
+pub type Given = [(&'static str, String)];
+
+fn kero(folder: &Path, line: &str, given: &Given) -> Output {
     Command::new(binary())
         .args(line.split_whitespace().skip(1))
         .current_dir(folder)
         .env("KERO_HOOKS__DIST_DIR", dist())
         .env_remove("KERO_API_KEY")
+        .envs(given.iter().cloned())
         .output()
         .expect("the kero binary starts")
 }
 
 #[track_caller]
-fn fine(folder: &Path, line: &str) -> String {
-    let output = kero(folder, line);
+pub fn fine(folder: &Path, line: &str) -> String {
+    fine_with(folder, line, &[])
+}
+
+#[track_caller]
+pub fn fine_with(folder: &Path, line: &str, given: &Given) -> String {
+    let output = kero(folder, line, given);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{line}\n{text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
 #[track_caller]
-fn fails(folder: &Path, line: &str) -> String {
-    let output = kero(folder, line);
+pub fn fails(folder: &Path, line: &str) -> String {
+    fails_with(folder, line, &[])
+}
+
+#[track_caller]
+pub fn fails_with(folder: &Path, line: &str, given: &Given) -> String {
+    let output = kero(folder, line, given);
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!output.status.success(), "{line}\n{text}");
     text
@@ -80,23 +94,27 @@ async fn from_nothing_to_a_running_hook_in_javascript() {
     assert!(told.contains("no gateway answers at http://127.0.0.1:9"), "{told}");
 }
 
-/// `plugins/build`, which the README names for those without rustup's target.
-fn build_guest(parent: &Path, folder: &str) -> Output {
-    let cache = std::env::var("KERO_GUEST_DIR").unwrap_or_else(|_| {
+/// Where the tests' guests are built, and Debian's compiler is unpacked.
+pub fn guest_dir() -> String {
+    std::env::var("KERO_GUEST_DIR").unwrap_or_else(|_| {
         format!(
             "{}/kero/guest",
             std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").unwrap()))
         )
-    });
+    })
+}
+
+/// `plugins/build`, which the README names for those without rustup's target.
+pub fn build_guest(parent: &Path, folder: &str) -> Output {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/build"))
         .arg(folder)
         .current_dir(parent)
-        .env("KERO_GUEST_DIR", cache)
+        .env("KERO_GUEST_DIR", guest_dir())
         .output()
         .unwrap()
 }
 
-fn has_target() -> bool {
+pub fn has_target() -> bool {
     Command::new("rustc").args(["--print", "sysroot"]).output().is_ok_and(|output| {
         Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib/wasm32-unknown-unknown").is_dir()
     })

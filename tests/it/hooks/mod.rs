@@ -10,8 +10,12 @@ mod chains;
 mod crash;
 mod delivery;
 mod ledger;
+mod loops;
 mod metrics;
+mod patience;
 mod shaped;
+mod suspended;
+mod tools;
 mod transform;
 
 use crate::support::{Answer, Kero, Options, Sink, person, simulator};
