@@ -1,9 +1,9 @@
 //! Receipts that overtake the acknowledgement of the message that they are about: none is lost, and nothing that a
 //! receipt proves is sent again.
 
-use crate::support::{Kero, Options, eventually, paired_with_sink, person};
+use crate::support::{Kero, Options, Sink, eventually, paired_with_sink, person};
 use futures_util::StreamExt;
-use kero_simulator::{Fault, FaultRule, Script};
+use kero_simulator::{Fault, FaultRule, Script, Simulator};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -60,18 +60,18 @@ async fn every_send_to_who_reads_at_once_becomes_read() {
     .await;
 }
 
-/// In doubt, and then a receipt names it: whoever has it need not get it again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
+/// A send that WhatsApp did not acknowledge, and of which a receipt came before it was due again.
+async fn in_doubt_with_a_receipt(numbers: [&str; 2]) -> (Simulator, Kero, Sink, Value) {
     let options = Options::default()
         .env("KERO_SENDING__ACK_TIMEOUT", "500ms")
         .env("KERO_QUEUE__RETRY_BASE", "8s")
         .env("KERO_QUEUE__RETRY_CEILING", "8s");
-    let (simulator, kero, sink) = paired_with_sink("491530000031", options).await;
-    kero.paired(&simulator, "b", "491530000032").await;
+    let [own, recipient] = numbers;
+    let (simulator, kero, sink) = paired_with_sink(own, options).await;
+    kero.paired(&simulator, "b", recipient).await;
     kero.post_empty("/instances/b/disconnect").await.expect(200);
-    simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000031").count(1));
-    let accepted = kero.send_async("a", "491530000032", "once").await;
+    simulator.inject(FaultRule::new(Fault::AckMissing).phone(own).count(1));
+    let accepted = kero.send_async("a", recipient, "once").await;
     eventually("doubt", || async { (job(&kero, &accepted).await["held_reason"] == "in_doubt").then_some(()) }).await;
     // the recipient's device takes it, and says so
     kero.post_empty("/instances/b/connect").await.expect(200);
@@ -79,6 +79,24 @@ async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
     let of = |event: &Value| event["event"] == "receipt" && event["data"]["ids"][0] == accepted["message_id"];
     sink.wait_for("the receipt", of).await;
     assert_eq!(job(&kero, &accepted).await["held_reason"], "in_doubt", "before it is due");
+    (simulator, kero, sink, accepted)
+}
+
+/// What a receipt proved is sent, also when the account is logged out before that is settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_does_not_fail_what_a_receipt_proved() {
+    let (_simulator, kero, sink, accepted) = in_doubt_with_a_receipt(["491530000061", "491530000062"]).await;
+    kero.post_empty("/instances/a/logout").await.expect(200);
+    let of = |event: &Value| event["data"]["correlation_id"] == accepted["correlation_id"];
+    let (_, ack) = sink.wait_for("its end", of).await;
+    assert_eq!(ack["data"]["status"], "sent", "{ack}");
+    assert_eq!(job(&kero, &accepted).await["state"], "delivered");
+}
+
+/// In doubt, and then a receipt names it: whoever has it need not get it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_settles_a_send_in_doubt_without_a_second_one() {
+    let (simulator, kero, sink, accepted) = in_doubt_with_a_receipt(["491530000031", "491530000032"]).await;
     let of = |event: &Value| event["data"]["correlation_id"] == accepted["correlation_id"];
     let (_, ack) = sink.wait_for("its end", of).await;
     assert_eq!((&ack["data"]["status"], &ack["data"]["attempts"]), (&json!("sent"), &json!(1)), "{ack}");
@@ -105,4 +123,32 @@ async fn who_cannot_read_a_message_gets_it_again() {
     assert_eq!(of_it.iter().map(|line| line.retry).collect::<Vec<_>>(), [false, true], "{of_it:?}");
     eventually("its delivery", || async { (job(&kero, &accepted).await["state"] == "delivered").then_some(()) }).await;
     assert_eq!(job(&kero, &accepted).await["attempts"], 1);
+}
+
+/// Its first attempt may have arrived, whatever is said about the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_in_doubt_stays_so_when_its_repetition_is_refused() {
+    let options = Options::default()
+        .env("KERO_SENDING__ACK_TIMEOUT", "500ms")
+        .env("KERO_QUEUE__RETRY_BASE", "2s")
+        .env("KERO_QUEUE__RETRY_CEILING", "2s");
+    let (simulator, kero, sink) = paired_with_sink("491530000051", options).await;
+    kero.paired(&simulator, "b", "491530000052").await;
+    kero.post_empty("/instances/b/disconnect").await.expect(200);
+    simulator.inject(FaultRule::new(Fault::AckMissing).phone("491530000051").count(1));
+    let accepted = kero.send_async("a", "491530000052", "once").await;
+    eventually("doubt", || async { (job(&kero, &accepted).await["held_reason"] == "in_doubt").then_some(()) }).await;
+    simulator.inject(FaultRule::new(Fault::Nack).phone("491530000051").code(503).count(1));
+    let refused = eventually("a refusal", || async {
+        Some(job(&kero, &accepted).await).filter(|job| job["state"] == "held" && job["attempts"] == 2)
+    })
+    .await;
+    assert_eq!((&refused["held_reason"], &refused["error_code"]), (&json!("in_doubt"), &json!("503")), "{refused}");
+    let path = format!("/instances/a/jobs/{}", accepted["correlation_id"].as_str().unwrap());
+    kero.post_empty(&format!("{path}/cancel")).await.problem(409, "job-not-cancellable");
+    let of = |event: &Value| event["data"]["correlation_id"] == accepted["correlation_id"];
+    let (_, ack) = sink.wait_for("its end", of).await;
+    assert_eq!((&ack["data"]["status"], &ack["data"]["attempts"]), (&json!("sent"), &json!(3)), "{ack}");
+    kero.post_empty("/instances/b/connect").await.expect(200);
+    kero.wait_status("b", "connected").await;
 }

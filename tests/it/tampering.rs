@@ -328,7 +328,9 @@ async fn elements_from_elsewhere_only_wake() {
     unknown_class["priority"] = json!("urgent");
     let mut no_chat = own.clone();
     no_chat["payload"] = json!({});
-    for element in [future, forged, elsewhere, unknown_class, no_chat] {
+    let mut never_accepted = own.clone();
+    never_accepted["correlation_id"] = json!("never-accepted");
+    for element in [future, forged, elsewhere, unknown_class, no_chat, never_accepted] {
         redis.command(&["LPUSH", "kero_message_queue", &element.to_string()]).await;
     }
     kero.post_empty("/queue/resume").await.expect(200);
@@ -337,9 +339,9 @@ async fn elements_from_elsewhere_only_wake() {
         (redis.len("kero_message_queue").await == 0 && redis.len("kero_processing").await == 0).then_some(())
     })
     .await;
-    let letters = eventually("what names no lane", || async {
+    let letters = eventually("what names no lane or no job", || async {
         let letters = redis.list("kero_dead_letter_queue").await;
-        (letters.len() == 2).then_some(letters)
+        (letters.len() == 3).then_some(letters)
     })
     .await;
     assert!(letters.iter().all(|letter| letter["code"] == "unknown_job"), "{letters:?}");

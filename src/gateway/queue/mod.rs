@@ -12,7 +12,7 @@ use crate::{Gateway, GatewayConfig, RedisHealth};
 use async_trait::async_trait;
 use element::Resolved;
 use kero_domain::Timestamp;
-use kero_store::Job;
+use kero_store::{Job, JobName};
 use reconcile::Reconciler;
 pub use redis::QueueKeys;
 use std::collections::HashSet;
@@ -38,6 +38,8 @@ pub(crate) enum Taken {
     },
     /// The bytes of an element of `kero_message_queue`, now in `kero_processing`.
     Element(Vec<u8>),
+    /// The same of an element that this process does not remember to have put there.
+    Stranger(Vec<u8>),
 }
 
 /// Lengths of the lists, as far as they are known.
@@ -129,7 +131,10 @@ pub(crate) async fn read(gateway: Gateway) {
             if !gateway.queue_paused() {
                 tokio::select! {
                     () = gateway.inner.stopping.cancelled() => return,
-                    taken = queue.next(READ_WAIT) => hand_over(&gateway, taken),
+                    taken = queue.next(READ_WAIT) => {
+                        let jobs = without_unknown(&gateway, taken).await;
+                        hand_over(&gateway, jobs);
+                    }
                 }
                 continue;
             }
@@ -165,6 +170,37 @@ fn interval(every: Duration) -> tokio::time::Interval {
     interval
 }
 
+/// Puts strangers that name no job to the dead letters.
+async fn without_unknown(gateway: &Gateway, mut taken: Vec<Taken>) -> Vec<Taken> {
+    let name = |taken: &Taken| match taken {
+        Taken::Stranger(bytes) => element::name(bytes),
+        Taken::Wake { .. } | Taken::Element(_) => None,
+    };
+    let strangers: Vec<JobName> = taken.iter().filter_map(name).collect();
+    if strangers.is_empty() {
+        return taken;
+    }
+    match gateway.store().jobs_among(&strangers).await {
+        Ok(jobs) => {
+            for unknown in taken.extract_if(.., |taken| name(taken).is_some_and(|name| !jobs.contains(&name))) {
+                if let Taken::Stranger(bytes) = unknown {
+                    reject(gateway, bytes);
+                }
+            }
+        }
+        // at worst their lanes look for them
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "elements of the message queue were not checked");
+        }
+    }
+    taken
+}
+
+fn reject(gateway: &Gateway, bytes: Vec<u8>) {
+    tracing::warn!(bytes = bytes.len(), "an element of the message queue is no job; it goes to the dead letters");
+    gateway.inner.queue.reject(bytes);
+}
+
 fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
     let queue = &gateway.inner.queue;
     for taken in taken {
@@ -174,26 +210,22 @@ fn hand_over(gateway: &Gateway, taken: Vec<Taken>) {
                     handle.lane.wake(key);
                 }
             }
-            Taken::Element(bytes) => match element::resolve(&gateway.inner.instances, &bytes) {
-                Resolved::Job { handle, key } => {
-                    // what cannot run now leaves at once: its row keeps the job
-                    if handle.lane.is_busy(&key) {
-                        queue.finish(bytes);
-                    } else {
-                        queue.keep(handle.pk, key.clone(), bytes);
+            Taken::Element(bytes) | Taken::Stranger(bytes) => {
+                match element::resolve(&gateway.inner.instances, &bytes) {
+                    Resolved::Job { handle, key } => {
+                        // what cannot run now leaves at once: its row keeps the job
+                        if handle.lane.is_busy(&key) {
+                            queue.finish(bytes);
+                        } else {
+                            queue.keep(handle.pk, key.clone(), bytes);
+                        }
+                        if !handle.lane.wakes(key.clone()) {
+                            queue.release(handle.pk, &key);
+                        }
                     }
-                    if !handle.lane.wakes(key.clone()) {
-                        queue.release(handle.pk, &key);
-                    }
+                    Resolved::Unknown => reject(gateway, bytes),
                 }
-                Resolved::Unknown => {
-                    tracing::warn!(
-                        bytes = bytes.len(),
-                        "an element of the message queue is no job; it goes to the dead letters"
-                    );
-                    queue.reject(bytes);
-                }
-            },
+            }
         }
     }
 }

@@ -5,12 +5,13 @@ use super::{DeadLetter, List, Queue, QueueLengths, Taken};
 use crate::RedisHealth;
 use crate::worker::LaneKey;
 use async_trait::async_trait;
-use kero_domain::Timestamp;
+use kero_domain::{Recent, Timestamp};
 use kero_store::Job;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,6 +25,8 @@ const BATCH: usize = 63;
 const PIPELINE: usize = 256;
 /// Writes that wait for the server; while it does not answer, more are dropped.
 const WRITES: usize = 16_384;
+/// Elements of this process that are remembered at least until they are taken.
+const PUSHED: usize = 65_536;
 
 /// Names of the three lists; several gateways on one database each have a prefix.
 #[derive(Debug, Clone)]
@@ -123,6 +126,9 @@ pub(super) struct Redis {
     /// Blocking reads hold up everything else on their connection, so they have their own.
     reader: tokio::sync::Mutex<Option<MultiplexedConnection>>,
     kept: Mutex<Kept>,
+    /// Hashes of what this process put into the message queue.
+    pushed: Mutex<Recent<u64>>,
+    hasher: RandomState,
     writes: mpsc::Sender<Write>,
 }
 
@@ -155,6 +161,8 @@ impl Redis {
             keys: keys.clone(),
             reader: tokio::sync::Mutex::new(None),
             kept: Mutex::default(),
+            pushed: Mutex::new(Recent::new(PUSHED)),
+            hasher: RandomState::new(),
             writes,
         })
     }
@@ -257,12 +265,22 @@ fn log_failure(what: &str, error: &RedisError) {
 #[async_trait]
 impl Queue for Redis {
     fn push(&self, job: &Job) {
-        self.write(Write::Push(serde_json::Value::from(element::message_job(job)).to_string().into_bytes()));
+        let element = serde_json::Value::from(element::message_job(job)).to_string().into_bytes();
+        let hash = self.hasher.hash_one(&element);
+        self.pushed.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        self.write(Write::Push(element));
     }
 
     async fn next(&self, wait: Duration) -> Vec<Taken> {
         match self.read(wait).await {
-            Ok(taken) => taken.into_iter().map(Taken::Element).collect(),
+            Ok(elements) => {
+                let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+                let taken = elements.into_iter().map(|element| match pushed.remove(&self.hasher.hash_one(&element)) {
+                    true => Taken::Element(element),
+                    false => Taken::Stranger(element),
+                });
+                taken.collect()
+            }
             Err(error) => {
                 log_failure("the message queue could not be read", &error);
                 tokio::time::sleep(wait).await;

@@ -86,7 +86,7 @@ fn chat(taken: &Taken) -> (String, Option<Vec<u8>>) {
             assert_eq!((*instance_pk, key.priority), (1, Priority::Bulk));
             (key.chat.to_string(), None)
         }
-        Taken::Element(bytes) => {
+        Taken::Element(bytes) | Taken::Stranger(bytes) => {
             let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
             assert_eq!((&json["instance_id"], &json["priority"]), (&"a".into(), &"bulk".into()));
             (json["payload"]["phone"].as_str().unwrap().to_owned(), Some(bytes.clone()))
@@ -243,4 +243,36 @@ async fn what_is_kept_is_bounded_for_one_and_for_all() {
     assert_eq!((of(1), of(2), of(5)), (0, 256, 2));
     queue.release(5, &key(0));
     assert_eq!((of(5), queue.kept().len()), (0, 768));
+}
+
+/// A server that answers nothing holds up nobody, and what is meant for it takes no more memory than it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_silent_server_is_bounded() {
+    const JOBS: u64 = 40_000;
+    let server = Server::start();
+    let queue = server.queue().await;
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &server.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    signal("-STOP");
+    let job = job("1@s.whatsapp.net");
+    for _ in 0..JOBS {
+        queue.push(&job);
+    }
+    signal("-CONT");
+    let arrived = async || queue.lengths().await.map_or(0, |lengths| lengths.message_queue);
+    let (mut last, until) = (0, Instant::now() + Duration::from_secs(20));
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = arrived().await;
+        if now > 0 && now == last {
+            break;
+        }
+        assert!(Instant::now() < until, "{now} arrived");
+        last = now;
+    }
+    assert!((10_000..30_000).contains(&last), "{last} of {JOBS} arrived");
+    queue.push(&job);
+    assert_eq!(take(&queue, last as usize + 1).await.len() as u64, last + 1, "and it goes on");
 }

@@ -7,7 +7,7 @@ use crate::instances::View;
 use crate::intake::JobEnd;
 use crate::queue::{self, DeadLetter};
 use crate::{crash, events};
-use kero_domain::{JobState, Timestamp};
+use kero_domain::{HeldReason, JobState, Timestamp};
 use kero_store::{Job, Report, Settlement, StoreError};
 
 /// Commits how an attempt ended, for as long as it takes, and tells whoever waits for the job's end.
@@ -19,6 +19,7 @@ pub(super) async fn settle(
     settlement: Settlement,
 ) -> TurnEnd {
     let now = Timestamp::now();
+    let settlement = still_in_doubt(job, settlement);
     let (end, event, next) = match &settlement {
         Settlement::Sent { at } => {
             (Some(JobEnd::Sent), Some(ack_event(job, JobState::Sent, None, attempts, *at)), TurnEnd::More)
@@ -64,6 +65,16 @@ pub(super) async fn settle(
             }
         }
     }
+}
+
+/// A repetition that was refused says nothing about the attempt before it: what may have arrived cannot be cancelled.
+fn still_in_doubt(job: &Job, mut settlement: Settlement) -> Settlement {
+    if let Settlement::Hold { reason, .. } = &mut settlement
+        && job.held == Some(HeldReason::InDoubt)
+    {
+        *reason = HeldReason::InDoubt;
+    }
+    settlement
 }
 
 /// WhatsApp has the message: the chat's next one need not wait until that is committed. Results of a chat are submitted,

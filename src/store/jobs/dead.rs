@@ -7,8 +7,10 @@ use crate::writer::{Op, work};
 use crate::{Store, StoreError};
 use kero_domain::{CorrelationId, HeldReason, InstanceId, JobId, JobState, Timestamp};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select, Value};
-use std::collections::HashMap;
+use sea_orm::{
+    ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect, Select, Value,
+};
+use std::collections::{HashMap, HashSet};
 
 /// What makes a row a dead letter, in the words of the partial indices.
 const DEAD: &str = "state = 'failed' AND asynchronous AND discarded_at IS NULL";
@@ -123,27 +125,27 @@ impl Store {
 
     /// Which of these jobs are dead letters, and when they failed.
     pub async fn dead_among(&self, names: &[JobName]) -> Result<HashMap<JobName, Timestamp>, StoreError> {
+        let rows = self.named(names, "j.state = 'failed' AND j.asynchronous AND j.discarded_at IS NULL").await?;
+        rows.iter().map(|row| Ok((name(row)?, Timestamp(row.try_get("", "ended_at")?)))).collect()
+    }
+
+    /// Which of these jobs there are.
+    pub async fn jobs_among(&self, names: &[JobName]) -> Result<HashSet<JobName>, StoreError> {
+        self.named(names, "TRUE").await?.iter().map(name).collect()
+    }
+
+    async fn named(&self, names: &[JobName], condition: &str) -> Result<Vec<QueryResult>, StoreError> {
         if names.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Vec::new());
         }
         let sql = format!(
             "SELECT i.id, j.correlation_id, j.ended_at FROM (VALUES {}) AS v JOIN instances i ON i.id = v.column1
-             JOIN jobs j ON j.instance_pk = i.pk AND j.correlation_id = v.column2
-             WHERE j.state = 'failed' AND j.asynchronous AND j.discarded_at IS NULL",
+             JOIN jobs j ON j.instance_pk = i.pk AND j.correlation_id = v.column2 WHERE {condition}",
             tuples(0, names.len(), 2)
         );
         let values =
             names.iter().flat_map(|name| values![name.instance_id.as_str(), name.correlation_id.as_str()]).collect();
-        let rows = self.reader().all(sql, values).await?;
-        rows.iter()
-            .map(|row| {
-                let name = JobName {
-                    instance_id: super::word("instance id", &row.try_get::<String>("", "id")?)?,
-                    correlation_id: super::word("correlation id", &row.try_get::<String>("", "correlation_id")?)?,
-                };
-                Ok((name, Timestamp(row.try_get("", "ended_at")?)))
-            })
-            .collect()
+        self.reader().all(sql, values).await
     }
 
     /// Gives a job that has not begun another time: `held` until then, or due at once when that is past (with `held`
@@ -172,4 +174,11 @@ impl Store {
         })
         .await
     }
+}
+
+fn name(row: &QueryResult) -> Result<JobName, StoreError> {
+    Ok(JobName {
+        instance_id: super::word("instance id", &row.try_get::<String>("", "id")?)?,
+        correlation_id: super::word("correlation id", &row.try_get::<String>("", "correlation_id")?)?,
+    })
 }

@@ -48,6 +48,8 @@ async fn letters_are_retried_and_discarded(fixture: Fixture) {
     assert_eq!(store.count_dead_letters(&DeadFilter::default()).await.unwrap(), 3);
     let name = |job: &Job| JobName { instance_id: a.id.clone(), correlation_id: job.correlation_id.clone() };
     let foreign = JobName { instance_id: b.id.clone(), correlation_id: jobs[0].correlation_id.clone() };
+    let known = store.jobs_among(&[name(&jobs[1]), name(&sync), foreign.clone()]).await.unwrap();
+    assert_eq!(known, [name(&jobs[1]), name(&sync)].into());
     let found = store.dead_among(&[name(&jobs[1]), name(&sync), foreign]).await.unwrap();
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [(name(&jobs[1]), Timestamp(2_000))]);
 
