@@ -39,6 +39,8 @@
 //! 7. When the process dies between intent and acknowledgement, the job is in doubt. After the restart it is repeated with
 //!    the frozen protobuf under the same message id, which the recipient shows once. A receipt that names it meanwhile,
 //!    or that came before the result was stored, stays on the job: such a message is sent, and not repeated.
+//! 8. A recipient that could not read the message asks for it again. The frozen protobuf in the job's row is the only copy
+//!    of what was sent; the client, which would keep its own, is answered from there.
 //!
 //! ## The life of an event
 //!
