@@ -28,7 +28,9 @@ impl<T: Eq + Hash> Recent<T> {
 
     /// Whether it was there.
     pub fn remove(&mut self, value: &T) -> bool {
-        self.generations.iter_mut().fold(false, |found, generation| generation.remove(value) || found)
+        let [young, old] = &mut self.generations;
+        // it may be in both
+        young.remove(value) | old.remove(value)
     }
 }
 
