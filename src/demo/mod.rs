@@ -134,7 +134,7 @@ impl Steps<'_> {
             envelope["event"] == "message" && envelope["data"].to_string().contains(text)
         });
         let received = received.await?;
-        let decrypted = self.stage.simulator.received_texts(CONTACT);
+        let decrypted = self.stage.simulator.received_texts(CONTACT).await;
         let arrived = decrypted.iter().find(|seen| seen.id == message_id).context("the contact never decrypted it")?;
         ensure!(arrived.text == text, "the contact decrypted another text: {:?}", arrived.text);
         self.client.note(&format!("the contact's phone decrypted {:?}, id {}", arrived.text, arrived.id));

@@ -7,8 +7,9 @@ use crate::event::{Event, Facts};
 use crate::host::{State, http::Asked, kv as kv_host, log::Level, send as send_host, wasi};
 use crate::info::Info;
 use crate::manifest::Kind;
-use crate::verdict::{Judgement, Request, Response, Verdict};
+use crate::verdict::{Judgement, Request, Verdict};
 use crate::work::{Answer, Work};
+use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, Store};
@@ -25,6 +26,8 @@ wasmtime::component::bindgen!({
         default: trappable,
     },
     exports: { default: async },
+    // guests get what is here, without a copy in between
+    ownership: Borrowing { duplicate_if_necessary: true },
 });
 
 use exports::kero::plugin::{on_delivery, on_event, on_script};
@@ -119,30 +122,32 @@ impl Guest {
         store: &mut Store<State>,
         work: &Work,
     ) -> wasmtime::Result<Result<Answer, (Failure, String)>> {
-        let context = {
-            let task = &store.data().task;
-            types::Context {
-                plugin: task.hook.manifest.name.to_string(),
-                version: task.hook.manifest.version.clone(),
-                endpoint: work.about.endpoint.clone(),
-                dry_run: work.dry_run,
-            }
+        let hook = Arc::clone(&store.data().task.hook);
+        let context = types::Context {
+            plugin: hook.manifest.name.as_str(),
+            version: &hook.manifest.version,
+            endpoint: work.about.endpoint.as_deref(),
+            dry_run: work.dry_run,
         };
         use crate::work::Question;
         let answered = match (self, &work.question) {
             (Self::OnEvent(guest), Question::Handle { data }) => {
-                let event = event_of(&work.event, data);
-                guest.call_handle(store, &context, &event).await?.map(|verdict| Answer::Verdict(verdict.into()))
+                let ids = ids_of(&work.event);
+                let event = event_of(&work.event, data, &ids);
+                guest.call_handle(store, context, event).await?.map(|verdict| Answer::Verdict(verdict.into()))
             }
             (Self::OnDelivery(guest), Question::Shape { data, request }) => {
-                let event = event_of(&work.event, data);
-                let shaped = guest.call_shape(store, &context, &event, &request_of(request)).await?;
+                let (ids, headers) = (ids_of(&work.event), headers_of(&request.headers));
+                let event = event_of(&work.event, data, &ids);
+                let shaped = guest.call_shape(store, context, event, request_of(request, &headers)).await?;
                 shaped.map(|request| Answer::Request(request.into()))
             }
             (Self::OnDelivery(guest), Question::Judge { request, response, usual }) => {
-                let usual = usual_of(usual);
-                let judged =
-                    guest.call_judge(store, &context, &request_of(request), &response_of(response), &usual).await?;
+                let (sent, headers) = (headers_of(&request.headers), headers_of(&response.headers));
+                let response =
+                    on_delivery::Response { status: response.status, headers: &headers, body: &response.body };
+                let request = request_of(request, &sent);
+                let judged = guest.call_judge(store, context, request, response, usual_of(usual)).await?;
                 judged.map(|judgement| Answer::Judgement(judgement.into()))
             }
             _ => return Err(wasmtime::Error::msg("the plugin is of the other kind")),
@@ -154,17 +159,25 @@ impl Guest {
     }
 }
 
-fn event_of(event: &Event, data: &str) -> types::Event {
+/// A receipt's messages.
+fn ids_of(event: &Event) -> Vec<&str> {
+    match &event.facts {
+        Facts::Receipt(receipt) => receipt.ids.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn event_of<'a>(event: &'a Event, data: &'a str, ids: &'a [&'a str]) -> types::Event<'a> {
     let body = match &event.facts {
         Facts::Message(it) => types::Body::Message(types::Message {
-            id: it.id.clone(),
-            chat: it.chat.clone(),
-            sender: it.sender.clone(),
+            id: &it.id,
+            chat: &it.chat,
+            sender: &it.sender,
             from_me: it.from_me,
             is_group: it.is_group,
-            kind: it.kind.clone(),
-            text: it.text.clone(),
-            reply_to: it.reply_to.clone(),
+            kind: &it.kind,
+            text: it.text.as_deref(),
+            reply_to: it.reply_to.as_deref(),
         }),
         Facts::Ack(it) => types::Body::MessageAck(types::MessageAck {
             status: match it.status.as_str() {
@@ -172,60 +185,45 @@ fn event_of(event: &Event, data: &str) -> types::Event {
                 "cancelled" => types::AckStatus::Cancelled,
                 _ => types::AckStatus::Failed,
             },
-            correlation_id: it.correlation_id.clone(),
-            message_id: it.message_id.clone(),
-            error: it.error.clone(),
+            correlation_id: &it.correlation_id,
+            message_id: it.message_id.as_deref(),
+            error: it.error.as_deref(),
         }),
-        Facts::Receipt(it) => types::Body::Receipt(types::Receipt {
-            chat: it.chat.clone(),
-            sender: it.sender.clone(),
-            kind: it.kind.clone(),
-            ids: it.ids.clone(),
-        }),
+        Facts::Receipt(it) => {
+            types::Body::Receipt(types::Receipt { chat: &it.chat, sender: &it.sender, kind: &it.kind, ids })
+        }
         Facts::Other => types::Body::Other,
     };
     types::Event {
-        id: event.id.clone(),
-        name: event.kind.as_str().to_owned(),
-        instance: event.instance.clone(),
+        id: &event.id,
+        name: event.kind.as_str(),
+        instance: &event.instance,
         timestamp_ms: u64::try_from(event.at).unwrap_or(0),
         body,
-        data: data.to_owned(),
+        data,
     }
 }
 
-fn headers_of(headers: &[(String, String)]) -> Vec<types::Header> {
-    headers.iter().map(|(name, value)| types::Header { name: name.clone(), value: value.clone() }).collect()
+fn headers_of(headers: &[(String, String)]) -> Vec<types::HeaderParam<'_>> {
+    headers.iter().map(|(name, value)| types::HeaderParam { name, value }).collect()
 }
 
-fn pairs(headers: Vec<types::Header>) -> Vec<(String, String)> {
+fn pairs(headers: Vec<types::HeaderResult>) -> Vec<(String, String)> {
     headers.into_iter().map(|header| (header.name, header.value)).collect()
 }
 
-fn request_of(request: &Request) -> on_delivery::Request {
-    on_delivery::Request {
-        method: request.method.clone(),
-        path: request.path.clone(),
-        headers: headers_of(&request.headers),
-        body: request.body.clone(),
-    }
+fn request_of<'a>(request: &'a Request, headers: &'a [types::HeaderParam<'a>]) -> on_delivery::RequestParam<'a> {
+    on_delivery::RequestParam { method: &request.method, path: &request.path, headers, body: &request.body }
 }
 
-fn response_of(response: &Response) -> on_delivery::Response {
-    on_delivery::Response {
-        status: response.status,
-        headers: headers_of(&response.headers),
-        body: response.body.clone(),
-    }
-}
-
-fn usual_of(judgement: &Judgement) -> on_delivery::Judgement {
+fn usual_of(judgement: &Judgement) -> on_delivery::JudgementParam<'_> {
     match judgement {
-        Judgement::Success => on_delivery::Judgement::Success,
+        Judgement::Success => on_delivery::JudgementParam::Success,
         Judgement::Retry { after } => {
-            on_delivery::Judgement::Retry(after.map(|after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX)))
+            let seconds = after.map(|after| u32::try_from(after.as_secs()).unwrap_or(u32::MAX));
+            on_delivery::JudgementParam::Retry(seconds)
         }
-        Judgement::Dead { reason } => on_delivery::Judgement::Dead(reason.clone()),
+        Judgement::Dead { reason } => on_delivery::JudgementParam::Dead(reason),
     }
 }
 
@@ -240,20 +238,20 @@ impl From<on_event::Verdict> for Verdict {
     }
 }
 
-impl From<on_delivery::Request> for Request {
-    fn from(request: on_delivery::Request) -> Self {
+impl From<on_delivery::RequestResult> for Request {
+    fn from(request: on_delivery::RequestResult) -> Self {
         Self { method: request.method, path: request.path, headers: pairs(request.headers), body: request.body }
     }
 }
 
-impl From<on_delivery::Judgement> for Judgement {
-    fn from(judgement: on_delivery::Judgement) -> Self {
+impl From<on_delivery::JudgementResult> for Judgement {
+    fn from(judgement: on_delivery::JudgementResult) -> Self {
         match judgement {
-            on_delivery::Judgement::Success => Self::Success,
-            on_delivery::Judgement::Retry(after) => {
+            on_delivery::JudgementResult::Success => Self::Success,
+            on_delivery::JudgementResult::Retry(after) => {
                 Self::Retry { after: after.map(|secs| Duration::from_secs(secs.into())) }
             }
-            on_delivery::Judgement::Dead(reason) => Self::Dead { reason },
+            on_delivery::JudgementResult::Dead(reason) => Self::Dead { reason },
         }
     }
 }
@@ -367,7 +365,9 @@ impl http::Host for State {
         };
         Ok(match self.task.http_fetch(asked).await? {
             Ok(answer) => {
-                Ok(http::Response { status: answer.status, headers: headers_of(&answer.headers), body: answer.body })
+                let header = |(name, value)| types::HeaderResult { name, value };
+                let headers = answer.headers.into_iter().map(header).collect();
+                Ok(http::Response { status: answer.status, headers, body: answer.body })
             }
             Err(HttpFailure::Denied(why)) => Err(http::HttpError::Denied(why)),
             Err(HttpFailure::Timeout) => Err(http::HttpError::Timeout),

@@ -94,10 +94,10 @@ pub(crate) fn unacknowledged(world: &World, phone: &str) -> std::collections::Ha
 }
 
 /// What the phone decrypted, or was told by another phone.
-pub(crate) fn received_texts(world: &World, phone: &str) -> Vec<ReceivedText> {
-    crate::world::directory::normal_phone(phone)
-        .ok()
-        .and_then(|p| world.directory.by_phone(&p))
-        .map(|account| lock(&account.state).texts.clone())
-        .unwrap_or_default()
+pub(crate) async fn received_texts(world: &World, phone: &str) -> Vec<ReceivedText> {
+    let account = crate::world::directory::normal_phone(phone).ok().and_then(|p| world.directory.by_phone(&p));
+    let Some(account) = account else { return Vec::new() };
+    crate::phone::caught_up(&account).await;
+    let texts = lock(&account.state).texts.clone();
+    texts
 }

@@ -113,7 +113,7 @@ async fn person(world: &Arc<World>, method: &Method, rest: &str, body: &Bytes) -
             Ok(json_answer(StatusCode::OK, &json!({"id": id})))
         }
         (&Method::GET, "messages") => {
-            let texts = actions::received_texts(world, phone);
+            let texts = actions::received_texts(world, phone).await;
             Ok(json_answer(StatusCode::OK, &json!(texts)))
         }
         (&Method::POST, "unlink") => {

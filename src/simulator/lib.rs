@@ -256,9 +256,10 @@ impl Simulator {
         self.world.ledger.wait_for(what, timeout).await
     }
 
-    /// What the phone of this number decrypted, or was told by another simulated phone, oldest first.
-    pub fn received_texts(&self, phone: &str) -> Vec<ReceivedText> {
-        actions::received_texts(&self.world, phone)
+    /// What the phone of this number decrypted, or was told by another simulated phone, oldest first: all of it that
+    /// the server acknowledged before this call.
+    pub async fn received_texts(&self, phone: &str) -> Vec<ReceivedText> {
+        actions::received_texts(&self.world, phone).await
     }
 
     /// Ids of the messages for this number that a linked device of it has not acknowledged: they are sent again. All

@@ -58,7 +58,6 @@ pub(crate) fn message(caller: &Caller, stanza: &Node) -> Result<()> {
         accept(caller, &to, &id, Some(server_id));
         return Ok(());
     }
-    accept(caller, &to, &id, None);
     let relay = Relay::new(caller, stanza, &id, &to);
     match recipient {
         Recipient::Person => relay.to_devices(),
@@ -66,6 +65,8 @@ pub(crate) fn message(caller: &Caller, stanza: &Node) -> Result<()> {
         Recipient::Status => relay.to_status(),
         Recipient::Newsletter => {}
     }
+    // Last, so that what is acknowledged is in the inboxes.
+    accept(caller, &to, &id, None);
     Ok(())
 }
 

@@ -89,13 +89,13 @@ async fn people_write_to_each_other_and_to_groups() {
     let (status, sent) =
         request(sim.addr(), "POST", "/admin/people/15557654321/messages", r#"{"to":"15551234567","text":"hi"}"#).await;
     assert_eq!(status, 200, "{sent}");
-    let texts = sim.received_texts("15551234567");
+    let texts = sim.received_texts("15551234567").await;
     assert_eq!((texts[0].from.as_str(), texts[0].text.as_str()), ("15557654321", "hi"));
     assert_eq!(serde_json::from_str::<Value>(&sent).unwrap()["id"], json!(texts[0].id));
 
     let group = sim.create_group("Friends", &["15551234567", "15557654321"]).await.unwrap();
     sim.send_text("15551234567", &group, "all").await.unwrap();
-    assert_eq!(sim.received_texts("15557654321")[0].chat.as_deref(), Some(group.as_str()));
+    assert_eq!(sim.received_texts("15557654321").await[0].chat.as_deref(), Some(group.as_str()));
     let refused = sim.send_text("15559999999", &group, "all").await.unwrap_err();
     assert!(matches!(refused, Refused::NotAMember { .. }));
 

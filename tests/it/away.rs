@@ -82,7 +82,7 @@ async fn while_the_database_is_away_nothing_is_promised_and_nothing_lost() {
         let mut expected = expected;
         expected.sort_unstable();
         let mut seen = HashSet::new();
-        let texts = simulator.received_texts(recipient);
+        let texts = simulator.received_texts(recipient).await;
         let shown: Vec<&str> = texts
             .iter()
             .filter(|text| seen.insert(text.id.clone()) && text.text != "after")

@@ -183,7 +183,7 @@ async fn nothing_is_lost_or_doubled_over_kills() {
     .await;
     assert_eq!(kero.get("/queue").await.expect(200)["total"], 0, "nothing waits for ever");
     let limits = Limits { refusals: suffered.refusals, retries: RETRIES, seed };
-    let counted = check(&accepted, &sink, &simulator, &limits);
+    let counted = check(&accepted, &sink, &simulator, &limits).await;
     println!(
         "chaos: {kills} kills, {} accepted, seed {seed}: lost 0, doubled 0, out of order 0; {counted:?}; {suffered:?}",
         accepted.len()

@@ -103,7 +103,7 @@ async fn a_crash_at_any_named_point_loses_and_doubles_nothing() {
         }
         assert_eq!(kero.crashes - before, 1, "{point} did not kill it");
     }
-    check(&accepted, &sink, &simulator);
+    check(&accepted, &sink, &simulator).await;
     for (correlation, count) in &ends {
         assert_eq!(distinct_ends(&sink, correlation), *count, "{correlation}");
     }
@@ -141,7 +141,7 @@ async fn wait_for_ends(kero: &mut Kero, sink: &Sink, correlation: &str, count: u
     panic!("{count} ends of {correlation}: {}; log:\n{}", distinct_ends(sink, correlation), kero.log());
 }
 
-fn check(accepted: &BTreeMap<String, (String, String)>, sink: &Sink, simulator: &Simulator) {
+async fn check(accepted: &BTreeMap<String, (String, String)>, sink: &Sink, simulator: &Simulator) {
     for correlation in accepted.keys() {
         assert_eq!(distinct_ends(sink, correlation), 1, "{correlation}");
     }
@@ -157,7 +157,7 @@ fn check(accepted: &BTreeMap<String, (String, String)>, sink: &Sink, simulator: 
     assert!(plaintexts.values().all(|hashes| hashes.len() <= 1), "one content for one id");
     for chat in CHATS {
         let mut seen = HashSet::new();
-        let texts = simulator.received_texts(chat);
+        let texts = simulator.received_texts(chat).await;
         let shown: Vec<(&str, &str)> = texts
             .iter()
             .filter(|text| seen.insert(text.id.clone()))
@@ -213,7 +213,7 @@ async fn a_poison_job_dies_and_its_lane_moves_on() {
     }
     let letters = kero.get("/instances/a/dead-letters").await.expect(200);
     assert_eq!(letters["data"][0]["code"], "attempts-exhausted", "{letters}");
-    let texts: Vec<_> = simulator.received_texts("491525000012").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491525000012").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["healthy"]);
 }
 
@@ -290,7 +290,7 @@ async fn scheduled_sends_survive_kills_at_their_moments() {
         let lines: Vec<_> = ledger.iter().filter(|line| accepted["message_id"] == line.id.as_str()).collect();
         assert!(!lines.is_empty() && lines.iter().all(|line| line.at as i64 >= due.0), "{correlation}: {lines:?}");
         let texts: HashSet<(String, String)> =
-            simulator.received_texts(recipient).into_iter().map(|text| (text.id, text.text)).collect();
+            simulator.received_texts(recipient).await.into_iter().map(|text| (text.id, text.text)).collect();
         assert_eq!(texts.len(), 1, "{texts:?}");
         assert_eq!(distinct_ends(&sink, correlation), 1);
     }

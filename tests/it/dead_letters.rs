@@ -84,7 +84,7 @@ async fn a_retried_dead_letter_is_a_new_promise_under_the_same_message_id() {
     let ends = ended(&s.sink, "one", 3).await;
     assert_eq!(ends[2]["data"]["status"], "sent");
     assert_eq!(ends[2]["data"]["message_id"], accepted["message_id"]);
-    let texts = s.simulator.received_texts(later);
+    let texts = s.simulator.received_texts(later).await;
     assert_eq!(texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["one"]);
     eventually("no letter", || async { listed(&s.redis).await.is_empty().then_some(()) }).await;
     assert!(letters(&s.kero, "").await.is_empty());
@@ -112,7 +112,8 @@ async fn a_letter_whose_outcome_was_in_doubt_is_sent_again_as_it_was() {
     let ledger = s.simulator.ledger();
     let lines: Vec<_> = ledger.iter().filter(|line| accepted["message_id"] == line.id.as_str()).collect();
     assert_eq!(lines.len(), 2, "sent twice under one id");
-    let texts: HashSet<_> = s.simulator.received_texts("491522000012").into_iter().map(|t| (t.id, t.text)).collect();
+    let texts: HashSet<_> =
+        s.simulator.received_texts("491522000012").await.into_iter().map(|t| (t.id, t.text)).collect();
     assert_eq!(texts.len(), 1, "{texts:?}");
 }
 
@@ -193,7 +194,7 @@ async fn letters_are_filtered_retried_and_discarded_and_stay_so() {
         assert_eq!(ended(&s.sink, correlation, 2).await[1]["data"]["status"], "sent");
     }
     assert!(letters(&s.kero, "").await.is_empty());
-    assert_eq!(s.simulator.received_texts("491522000022").len(), 3, "n1, n4 and fine, once each");
+    assert_eq!(s.simulator.received_texts("491522000022").await.len(), 3, "n1, n4 and fine, once each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +232,7 @@ async fn a_job_that_waits_is_moved_and_no_other() {
     let job = patch("queued", json!("1970-01-01T00:00:01Z")).await.expect(200);
     assert_eq!(job["data"]["state"], "queued", "{job}");
     ended(&s.sink, "queued", 1).await;
-    let texts: Vec<_> = s.simulator.received_texts("491522000032").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = s.simulator.received_texts("491522000032").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["moved", "before", "queued"]);
     // while it is being sent, it is not
     // (its device is away, so that no receipt ends it early)

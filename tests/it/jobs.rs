@@ -97,7 +97,7 @@ async fn what_waits_is_cancelled_and_what_began_or_ended_is_not() {
     let ends: std::collections::HashSet<String> =
         sink.events("message_ack").iter().map(|event| event["id"].to_string()).collect();
     assert_eq!(ends.len(), 3, "one end each");
-    assert!(simulator.received_texts(&recipient).is_empty());
+    assert!(simulator.received_texts(&recipient).await.is_empty());
 }
 
 /// A key of one instance sees its own part of the queue, and changes nothing for others.

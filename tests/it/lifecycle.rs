@@ -171,7 +171,7 @@ async fn sigterm_ends_within_ten_seconds_with_nothing_lost() {
     kero.launch().await;
     kero.wait_status("a", "connected").await;
     kero.send_text("a", "491513000072", "after").await.expect(200);
-    let texts: Vec<_> = simulator.received_texts("491513000072").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491513000072").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts.len(), 11);
 }
 

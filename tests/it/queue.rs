@@ -66,7 +66,7 @@ async fn the_seeds_asynchronous_send() {
     assert_eq!(elements[0]["message_id"], accepted["message_id"]);
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(s.redis.len("kero_message_queue").await, 1, "while paused nothing leaves");
-    assert!(s.simulator.received_texts("491521000002").is_empty());
+    assert!(s.simulator.received_texts("491521000002").await.is_empty());
     s.kero.post_empty("/queue/resume").await.expect(200);
     let ack = ack_of(&s.sink, &correlation).await;
     let keys: Vec<&str> = ack["data"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -141,7 +141,8 @@ async fn redis_stopped_flushed_or_full_of_junk_loses_nothing() {
         assert_eq!(events.len(), 1, "exactly one message_ack");
         assert_eq!(events[0]["data"]["status"], "sent");
     }
-    let texts: Vec<String> = s.simulator.received_texts("491521000012").into_iter().map(|text| text.text).collect();
+    let texts: Vec<String> =
+        s.simulator.received_texts("491521000012").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, (0..20).map(|n| format!("n{n}")).collect::<Vec<_>>(), "once each, in order");
     eventually("redis to be well again", || async {
         (s.kero.get("/health").await.json()["redis"] == "ok").then_some(())
@@ -178,7 +179,7 @@ async fn junk_in_the_queue_goes_to_the_dead_letters() {
         (s.redis.len("kero_message_queue").await == 0 && s.redis.len("kero_processing").await == 0).then_some(())
     })
     .await;
-    assert_eq!(s.simulator.received_texts("491521000022").len(), 1);
+    assert_eq!(s.simulator.received_texts("491521000022").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,9 +211,10 @@ async fn a_hundred_duplicates_with_one_idempotency_key_are_one_send() {
         .post_with("/instances/a/messages/text", &[("idempotency-key", "sync")], other)
         .await
         .problem(422, "idempotency-mismatch");
-    eventually("both texts", || async { (s.simulator.received_texts("491521000032").len() == 2).then_some(()) }).await;
+    eventually("both texts", || async { (s.simulator.received_texts("491521000032").await.len() == 2).then_some(()) })
+        .await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert_eq!(s.simulator.received_texts("491521000032").len(), 2);
+    assert_eq!(s.simulator.received_texts("491521000032").await.len(), 2);
     for key in ["", &"x".repeat(1_000_000), "a\tb"] {
         if key.is_empty() || key.len() > 255 {
             continue; // an empty header is not sent by the client; a huge one is refused by the HTTP parser
@@ -290,7 +292,8 @@ async fn offline_jobs_wait_burn_no_attempt_and_go_in_order() {
         let ack = ack_of(&s.sink, correlation).await;
         assert_eq!((ack["data"]["status"].as_str(), ack["data"]["attempts"].as_u64()), (Some("sent"), Some(1)));
     }
-    let texts: Vec<String> = s.simulator.received_texts("491521000062").into_iter().map(|text| text.text).collect();
+    let texts: Vec<String> =
+        s.simulator.received_texts("491521000062").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, (0..9).map(|n| format!("n{n}")).collect::<Vec<_>>());
 }
 
@@ -303,7 +306,7 @@ async fn a_scheduled_send_survives_a_restart_and_runs_within_a_second() {
     let accepted = s.kero.post_with("/instances/a/messages/text", &[("x-async", "true")], body).await.expect(202);
     s.kero.restart().await;
     s.kero.wait_status("a", "connected").await;
-    assert!(s.simulator.received_texts("491521000072").is_empty());
+    assert!(s.simulator.received_texts("491521000072").await.is_empty());
     let line = s
         .simulator
         .wait_for(|line| line.id == accepted["message_id"].as_str().unwrap(), std::time::Duration::from_secs(20))
@@ -336,7 +339,7 @@ async fn a_synchronous_send_with_an_unknown_outcome_settles_by_itself() {
     let ack = ack_of(&s.sink, &correlation).await;
     assert_eq!((&ack["data"]["status"], &ack["data"]["message_id"]), (&json!("sent"), &problem["message_id"]));
     let texts: HashMap<String, String> =
-        s.simulator.received_texts("491521000082").into_iter().map(|text| (text.id, text.text)).collect();
+        s.simulator.received_texts("491521000082").await.into_iter().map(|text| (text.id, text.text)).collect();
     assert_eq!(texts.len(), 2, "one id for it, however often it was sent");
     // no acknowledgement and no receipt came for the first try: only a second one can have made it `sent`
     let tries = s.simulator.ledger().iter().filter(|line| problem["message_id"] == line.id.as_str()).count();
@@ -361,5 +364,5 @@ async fn a_synchronous_send_that_never_began_is_cancelled() {
     s.kero.post_empty("/instances/a/connect").await.expect(200);
     s.kero.wait_status("a", "connected").await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert!(s.simulator.received_texts("491521000092").is_empty());
+    assert!(s.simulator.received_texts("491521000092").await.is_empty());
 }

@@ -18,9 +18,11 @@ async fn wait_for_acks(sink: &Sink, count: usize) {
 }
 
 /// When the messages that begin with `prefix` were on the wire.
-fn moments(simulator: &Simulator, phones: &[&str]) -> Vec<i64> {
-    let received: HashSet<String> =
-        phones.iter().flat_map(|phone| simulator.received_texts(phone)).map(|text| text.id).collect();
+async fn moments(simulator: &Simulator, phones: &[&str]) -> Vec<i64> {
+    let mut received = HashSet::new();
+    for phone in phones {
+        received.extend(simulator.received_texts(phone).await.into_iter().map(|text| text.id));
+    }
     let mut at: Vec<i64> =
         simulator.ledger().iter().filter(|line| received.contains(&line.id)).map(|line| line.at as i64).collect();
     at.sort_unstable();
@@ -59,14 +61,14 @@ async fn an_instances_rate_holds_what_is_over_it() {
     let problem = answer.problem(503, "send-not-started");
     assert!(problem["held"] == "rate" || problem.get("held").is_none(), "{problem}");
     wait_for_acks(&sink, 8).await;
-    let at = moments(&simulator, &phones);
+    let at = moments(&simulator, &phones).await;
     assert_eq!(at.len(), 8, "the cancelled one was not sent");
     // 500 ms each; the clock of the receiver is read after ours
     let fastest = at.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
     assert!(fastest >= 350, "{at:?}");
     assert!(at[7] - at[0] >= 7 * 500 - 700, "{at:?}");
     for (n, phone) in phones.iter().enumerate() {
-        let texts: Vec<String> = simulator.received_texts(phone).into_iter().map(|text| text.text).collect();
+        let texts: Vec<String> = simulator.received_texts(phone).await.into_iter().map(|text| text.text).collect();
         assert_eq!(texts, (0..4).map(|i| format!("n{}", 2 * i + n)).collect::<Vec<_>>(), "in order");
     }
     let queue = kero.get("/queue").await.expect(200);
@@ -94,12 +96,21 @@ async fn a_recipients_rate_holds_its_chat_only_and_starts_empty() {
         kero.send_async("a", other, "x").await;
     }
     eventually("the other chats", || async {
-        others.iter().all(|other| simulator.received_texts(other).len() == 1).then_some(())
+        for other in &others {
+            if simulator.received_texts(other).await.len() != 1 {
+                return None;
+            }
+        }
+        Some(())
     })
     .await;
-    assert!(simulator.received_texts("491523000012").len() < 3, "its chat waits, {:?}", began.until(Timestamp::now()));
+    assert!(
+        simulator.received_texts("491523000012").await.len() < 3,
+        "its chat waits, {:?}",
+        began.until(Timestamp::now())
+    );
     wait_for_acks(&sink, 8).await;
-    let at = moments(&simulator, &["491523000012"]);
+    let at = moments(&simulator, &["491523000012"]).await;
     assert!(at.windows(2).all(|pair| pair[1] - pair[0] >= 1_850), "{at:?}");
     // what was sent before a restart is not known: the rate begins with nothing
     let restarted = Timestamp::now();
@@ -109,7 +120,7 @@ async fn a_recipients_rate_holds_its_chat_only_and_starts_empty() {
     let line = simulator.wait_for(|line| line.id == id, Duration::from_secs(20)).await.unwrap();
     assert!(line.at as i64 - restarted.0 >= 2_000, "{} ms after the start", line.at as i64 - restarted.0);
     eventually("all of them, in order", || async {
-        let texts: Vec<_> = simulator.received_texts("491523000012").into_iter().map(|text| text.text).collect();
+        let texts: Vec<_> = simulator.received_texts("491523000012").await.into_iter().map(|text| text.text).collect();
         (texts == ["n0", "n1", "n2", "after"]).then_some(())
     })
     .await;

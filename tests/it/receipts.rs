@@ -118,11 +118,11 @@ async fn who_cannot_read_a_message_gets_it_again() {
     let recipient = person(&simulator, "491530000042", Script::Silent);
     let (first, again) = ("at once", "at the second try");
     kero.send_async("a", &recipient, first).await;
-    eventually("the first", || async { (simulator.received_texts(&recipient).len() == 1).then_some(()) }).await;
+    eventually("the first", || async { (simulator.received_texts(&recipient).await.len() == 1).then_some(()) }).await;
     simulator.inject(FaultRule::new(Fault::Undecryptable).phone(&recipient).count(1));
     let accepted = kero.send_async("a", &recipient, again).await;
-    eventually("the second", || async { (simulator.received_texts(&recipient).len() == 2).then_some(()) }).await;
-    assert_eq!(simulator.received_texts(&recipient)[1].text, again);
+    eventually("the second", || async { (simulator.received_texts(&recipient).await.len() == 2).then_some(()) }).await;
+    assert_eq!(simulator.received_texts(&recipient).await[1].text, again);
     let lines = simulator.ledger();
     let of_it: Vec<_> = lines.iter().filter(|line| accepted["message_id"] == line.id.as_str()).collect();
     assert_eq!(of_it.iter().map(|line| line.retry).collect::<Vec<_>>(), [false, true], "{of_it:?}");

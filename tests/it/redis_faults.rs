@@ -52,7 +52,7 @@ impl Setup {
             assert_eq!(ends[correlation].len(), 1, "{correlation}");
             assert!(ends[correlation].values().all(|end| end["data"]["status"] == "sent"));
         }
-        let texts: Vec<String> = self.simulator.received_texts(phone).into_iter().map(|text| text.text).collect();
+        let texts: Vec<String> = self.simulator.received_texts(phone).await.into_iter().map(|text| text.text).collect();
         assert_eq!(texts, (0..self.accepted.len()).map(|n| format!("n{n}")).collect::<Vec<_>>());
         eventually("the lists to be empty", || async {
             let lists = (self.redis.len("kero_message_queue").await, self.redis.len("kero_processing").await);

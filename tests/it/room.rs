@@ -132,12 +132,12 @@ async fn a_full_queue_refuses_and_has_room_again() {
         kero.wait_status(id, "connected").await;
     }
     eventually("everything to be sent", || async {
-        (simulator.received_texts("491524000013").len() == 7).then_some(())
+        (simulator.received_texts("491524000013").await.len() == 7).then_some(())
     })
     .await;
     eventually("room", || async { (kero.get("/queue").await.json()["total"] == 0).then_some(()) }).await;
     kero.send_async("a", "491524000013", "6").await;
-    let texts = simulator.received_texts("491524000013");
+    let texts = simulator.received_texts("491524000013").await;
     assert!(texts.iter().all(|text| text.text != "refused"));
 }
 
@@ -206,6 +206,7 @@ impl Full {
         let texts: Vec<String> = self
             .simulator
             .received_texts(&self.phone)
+            .await
             .into_iter()
             .filter(|text| seen.insert(text.id.clone()))
             .map(|text| text.text.chars().take_while(|c| *c != ' ').collect())

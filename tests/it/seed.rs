@@ -35,7 +35,7 @@ async fn main_job(simulator: &kero_simulator::Simulator, kero: &Kero, own: &str,
     // 200 means: WhatsApp's server has it, under that id
     let line = simulator.ledger().into_iter().find(|line| line.id == id).expect("the ledger has the stanza");
     assert_eq!(line.from, own);
-    let texts = simulator.received_texts(other);
+    let texts = simulator.received_texts(other).await;
     assert_eq!(texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["Hello from Kero"]);
 
     // the answer becomes an event with the sender's identity

@@ -175,7 +175,7 @@ async fn texts_that_say_nothing_or_too_much() {
     .await
     .expect(202);
     let texts = eventually("both texts", || async {
-        let texts = simulator.received_texts("491528000022");
+        let texts = simulator.received_texts("491528000022").await;
         (texts.len() == 2).then_some(texts)
     })
     .await;
@@ -215,10 +215,10 @@ async fn times_of_every_kind() {
         at(good.clone()).await.expect(202);
     }
     eventually("those of the past", || async {
-        (simulator.received_texts("491528000032").len() == past.len()).then_some(())
+        (simulator.received_texts("491528000032").await.len() == past.len()).then_some(())
     })
     .await;
-    let texts: Vec<String> = simulator.received_texts("491528000032").into_iter().map(|text| text.text).collect();
+    let texts: Vec<String> = simulator.received_texts("491528000032").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, past.iter().map(Value::to_string).collect::<Vec<_>>(), "they jump no queue");
 }
 
@@ -252,10 +252,12 @@ async fn an_instance_deleted_before_its_sends_takes_them_along() {
     kero.paired(&simulator, "a", "491528000043").await;
     kero.post_empty("/queue/resume").await.expect(200);
     kero.send_async("a", "491528000042", "new").await;
-    eventually("the new one's text", || async { (!simulator.received_texts("491528000042").is_empty()).then_some(()) })
-        .await;
+    eventually("the new one's text", || async {
+        (!simulator.received_texts("491528000042").await.is_empty()).then_some(())
+    })
+    .await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let texts: Vec<_> = simulator.received_texts("491528000042").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491528000042").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["new"]);
     assert_eq!(job_count(&kero).await, 1);
     eventually("empty lists", || async {
@@ -300,7 +302,7 @@ async fn sends_of_a_logged_out_device_fail_and_say_so() {
     let retry = kero.post("/instances/a/dead-letters/retry", json!({})).await;
     assert_eq!(retry.status, 409, "nothing can be sent: {}", retry.text());
     assert_eq!(kero.get("/instances/a/dead-letters").await.expect(200)["data"].as_array().unwrap().len(), 2);
-    assert!(simulator.received_texts("491528000052").is_empty());
+    assert!(simulator.received_texts("491528000052").await.is_empty());
 }
 
 /// The row decides: an element only wakes a lane, whatever else it says.
@@ -346,8 +348,8 @@ async fn elements_from_elsewhere_only_wake() {
     .await;
     assert!(letters.iter().all(|letter| letter["code"] == "unknown_job"), "{letters:?}");
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    let texts: Vec<_> = simulator.received_texts("491528000062").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491528000062").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["as accepted"]);
-    assert!(simulator.received_texts("491528000063").is_empty());
+    assert!(simulator.received_texts("491528000063").await.is_empty());
     assert!(simulator.ledger().iter().all(|line| line.id != "FORGED"));
 }

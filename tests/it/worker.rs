@@ -30,10 +30,10 @@ async fn a_retrying_job_blocks_only_its_chat() {
     let second = kero.send_async("a", "491529000002", "second").await;
     let other = kero.send_async("a", "491529000003", "other").await;
     assert_eq!(end_of(&sink, &other).await["status"], "sent");
-    assert!(simulator.received_texts("491529000002").is_empty(), "its own chat waits");
+    assert!(simulator.received_texts("491529000002").await.is_empty(), "its own chat waits");
     assert_eq!(end_of(&sink, &second).await["status"], "sent");
     assert_eq!(end_of(&sink, &first).await["attempts"], 2);
-    let texts: Vec<_> = simulator.received_texts("491529000002").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491529000002").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["first", "second"]);
 }
 
@@ -210,7 +210,7 @@ async fn a_cancelled_retry_lets_its_chat_go_on() {
         given_up.problem(503, "send-not-started");
         goes_out(&behind).await;
     }
-    let texts: Vec<_> = simulator.received_texts("491529000072").into_iter().map(|text| text.text).collect();
+    let texts: Vec<_> = simulator.received_texts("491529000072").await.into_iter().map(|text| text.text).collect();
     assert_eq!(texts, ["next", "next", "last", "last"]);
 }
 
@@ -253,7 +253,7 @@ async fn a_gateway_may_start_paused() {
     kero.wait_status("a", "connected").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(redis.len("kero_message_queue").await, 1, "nothing leaves the list");
-    assert!(simulator.received_texts("491529000042").is_empty());
+    assert!(simulator.received_texts("491529000042").await.is_empty());
     kero.post_empty("/queue/resume").await.expect(200);
     assert_eq!(end_of(&sink, &accepted).await["status"], "sent");
 }

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use kero_hooks::capabilities::Clock;
-use kero_hooks::{Capabilities, ErrorKind, HookError, Host, HostConfig, Level, Limits, Setting, Verdict};
+use kero_hooks::{Capabilities, ErrorKind, HookError, Host, HostConfig, Level, Limits, Maxima, Setting, Verdict};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,7 +281,9 @@ impl Clock for Watching {
 /// With two threads, one guest at a time runs longer than a tick; the other thread stays free for short calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_that_run_long_do_not_hold_the_last_free_thread() {
-    let host = Host::start(HostConfig { workers: 2, ..HostConfig::default() }).unwrap();
+    // ticks are the wall's while a guest runs: on a busy machine they are many
+    let maxima = Maxima { cpu: Duration::from_secs(60), wall: Duration::from_secs(60), ..Maxima::default() };
+    let host = Host::start(HostConfig { workers: 2, maxima, ..HostConfig::default() }).unwrap();
     let import = r#"(import "kero:plugin/clock@0.1.0" "now" (func $now (result i64)))"#;
     // some ten ticks, then thirty looks at the clock
     let long = "(local $n i32)
@@ -296,7 +298,7 @@ async fn guests_that_run_long_do_not_hold_the_last_free_thread() {
     let setting = Setting { capabilities, dry_run: false };
     let mut calls = Vec::new();
     for n in 0..4 {
-        let more = json!({"name": format!("long-{n}"), "limits": {"cpu_ms": 1000, "wall_ms": 10000}});
+        let more = json!({"name": format!("long-{n}"), "limits": {"cpu_ms": 60_000, "wall_ms": 60_000}});
         let long = hook(&host, guest(import, long), more).await;
         let (host, setting) = (host.clone(), setting.clone());
         calls.push(tokio::spawn(async move { host.transform(&long, &message(), "{}", &setting).await }));

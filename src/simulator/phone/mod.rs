@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use buffa::{Message as _, MessageField};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use wacore::libsignal::protocol::ProtocolAddress;
 use wacore_binary::{Jid, Node};
 use waproto::whatsapp as wa;
@@ -41,6 +41,8 @@ pub(crate) enum Inbound {
         /// The receipt.
         stanza: Node,
     },
+    /// Tells that everything before it is done.
+    Mark(oneshot::Sender<()>),
 }
 
 /// Messages a phone sent, for those who ask again.
@@ -92,11 +94,26 @@ pub(crate) fn post(world: &Arc<World>, phone: &Arc<Account>, inbound: Inbound) {
     let _ = inbox.send(inbound);
 }
 
+/// Returns when the phone has done all that is in its inbox now.
+pub(crate) async fn caught_up(phone: &Account) {
+    let (done, marked) = oneshot::channel();
+    if let Some(inbox) = phone.inbox.get()
+        && inbox.send(Inbound::Mark(done)).is_ok()
+    {
+        // An error means that the simulator stops: nothing more is done.
+        let _ = marked.await;
+    }
+}
+
 async fn attend(world: Arc<World>, phone: Arc<Account>, mut letters: mpsc::UnboundedReceiver<Inbound>) {
     while let Some(letter) = letters.recv().await {
         let done = match letter {
             Inbound::Message { from, device, stanza } => receive::message(&world, &phone, &from, device, &stanza).await,
             Inbound::Retry { from, device, stanza } => retry::repeat(&world, &phone, &from, device, &stanza).await,
+            Inbound::Mark(done) => {
+                let _ = done.send(());
+                Ok(())
+            }
         };
         if let Err(e) = done {
             tracing::warn!("phone {}: {e:#}", phone.phone);

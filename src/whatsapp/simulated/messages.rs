@@ -31,7 +31,7 @@ async fn sends_acknowledged_and_receipted_and_asks_once_about_a_number() {
         assert_eq!(running.ack(&id).await, None);
     }
     assert_eq!(setup.usync(), before, "a send to a known number asked the server");
-    let texts: Vec<_> = setup.simulator.received_texts(PEER).into_iter().map(|it| it.text).collect();
+    let texts: Vec<_> = setup.simulator.received_texts(PEER).await.into_iter().map(|it| it.text).collect();
     assert_eq!(texts, ["one", "two", "three", "four"]);
 
     // also after a restart, from the device store alone

@@ -28,7 +28,7 @@ pub struct Limits {
     pub seed: u64,
 }
 
-pub fn check(accepted: &BTreeMap<String, Send>, sink: &Sink, simulator: &Simulator, limits: &Limits) -> Counted {
+pub async fn check(accepted: &BTreeMap<String, Send>, sink: &Sink, simulator: &Simulator, limits: &Limits) -> Counted {
     let seed = limits.seed;
     let mut counted = Counted::default();
     let ledger = simulator.ledger();
@@ -67,7 +67,7 @@ pub fn check(accepted: &BTreeMap<String, Send>, sink: &Sink, simulator: &Simulat
     one_content_each(&ledger, seed);
     for instance in 0..INSTANCES.len() {
         for n in 0..=CHATS {
-            in_order(accepted, &sent, simulator, &chat(instance, n), n < CHATS, seed);
+            in_order(accepted, &sent, simulator, &chat(instance, n), n < CHATS, seed).await;
         }
     }
     counters_are_unique(&ledger, seed);
@@ -98,7 +98,7 @@ fn one_content_each(ledger: &[LedgerLine], seed: u64) {
 
 /// What a chat shows is what was sent to it; in the order in which it was accepted for each class, unless each send had
 /// its own time.
-fn in_order(
+async fn in_order(
     accepted: &BTreeMap<String, Send>,
     sent: &HashSet<&str>,
     simulator: &Simulator,
@@ -108,7 +108,7 @@ fn in_order(
 ) {
     // the phone shows one message per id: the first arrival counts. What was refused may have come before that
     let mut seen = HashSet::new();
-    let texts = simulator.received_texts(phone);
+    let texts = simulator.received_texts(phone).await;
     let shown: Vec<(&str, &str)> = texts
         .iter()
         .filter(|text| sent.contains(text.id.as_str()) && seen.insert(text.id.as_str()))

@@ -69,7 +69,7 @@ async fn scripts_are_stopped_and_leave_nothing() {
         stage.kero.delete(&format!("/plugins/{name}")).await.expect(200);
         forget(&stage);
     }
-    assert!(stage.simulator.received_texts(JANE).is_empty(), "no failed call sent anything");
+    assert!(stage.simulator.received_texts(JANE).await.is_empty(), "no failed call sent anything");
 }
 
 /// Makes sure that a later wait does not find what came before.

@@ -38,19 +38,21 @@ async fn keyword_reply_answers_once_in_its_pause() {
     let stage = Stage::new().await;
     let replies = json!([{ "keyword": "hours", "reply": "Open from 9 to 17." }]);
     bundled(&stage, "keyword-reply", Some(json!({ "replies": replies, "pause_seconds": 3600 }))).await;
-    let got = |who: &str| stage.simulator.received_texts(who).iter().map(|it| it.text.clone()).collect::<Vec<_>>();
+    let got = async |who: &str| {
+        stage.simulator.received_texts(who).await.iter().map(|it| it.text.clone()).collect::<Vec<_>>()
+    };
     stage.receive(JANE, "your HOURS?").await;
     stage.receive(JANE, "hours again").await;
     stage.receive(JANE, "something else").await;
     stage.receive(JOHN, "hours").await;
     for who in [JANE, JOHN] {
-        eventually("the reply", || async { (!got(who).is_empty()).then_some(()) }).await;
+        eventually("the reply", || async { (!got(who).await.is_empty()).then_some(()) }).await;
     }
     stage.wait_text("something else").await;
     stage.kero.send_async("a", JANE, "the end").await;
-    eventually("the end", || async { got(JANE).contains(&"the end".to_owned()).then_some(()) }).await;
-    assert_eq!(got(JANE), ["Open from 9 to 17.", "the end"], "once in its pause");
-    assert_eq!(got(JOHN), ["Open from 9 to 17."]);
+    eventually("the end", || async { got(JANE).await.contains(&"the end".to_owned()).then_some(()) }).await;
+    assert_eq!(got(JANE).await, ["Open from 9 to 17.", "the end"], "once in its pause");
+    assert_eq!(got(JOHN).await, ["Open from 9 to 17."]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,8 +166,9 @@ async fn messages_are_sent_once_within_the_quota_and_cause_no_loop() {
     let event = stage.wait_text("hello").await;
     let correlation = event["data"]["sent"].as_str().unwrap().to_owned();
     assert_eq!(correlation, format!("{}.answer.1", event["id"].as_str().unwrap()));
-    let got = || stage.simulator.received_texts(JANE).iter().map(|text| text.text.clone()).collect::<Vec<_>>();
-    eventually("the answer", || async { (!got().is_empty()).then_some(()) }).await;
+    let got =
+        async || stage.simulator.received_texts(JANE).await.iter().map(|text| text.text.clone()).collect::<Vec<_>>();
+    eventually("the answer", || async { (!got().await.is_empty()).then_some(()) }).await;
     // its acknowledgement and its receipts are events that the plugin wants, and caused
     let (_, ack) = stage.sink.wait_for("ack", |event| event["data"]["correlation_id"] == correlation.as_str()).await;
     assert_eq!(ack["data"]["status"], "sent");
@@ -178,7 +179,7 @@ async fn messages_are_sent_once_within_the_quota_and_cause_no_loop() {
     }
     let last = stage.wait_text("more 3").await;
     assert!(last["data"]["refused"].as_str().unwrap().contains("at most 3 messages per chat and minute"), "{last}");
-    eventually("three answers", || async { (got().len() == 3).then_some(()) }).await;
+    eventually("three answers", || async { (got().await.len() == 3).then_some(()) }).await;
     let calls = stage.calls("answer").await;
     assert!(calls.len() >= 5 && calls.iter().all(|call| call["outcome"] == "replace"));
     let about_own: Vec<&Value> = calls.iter().filter(|call| call["event_id"] == ack["id"]).collect();
@@ -213,5 +214,5 @@ export default async function handle(event) {
     }
     let call = stage.calls("denied").await.remove(0);
     assert_eq!(call["denied"], json!(["http", "kv", "send"]));
-    assert!(stage.simulator.received_texts(JANE).is_empty());
+    assert!(stage.simulator.received_texts(JANE).await.is_empty());
 }

@@ -134,15 +134,17 @@ pub async fn check(stage: &Stage, plugin: &str, sent: &Sent) -> Vec<Value> {
             .filter(|it| it["data"]["n"].is_i64())
             .map(|it| format!("answer to {}", it["data"]["text"].as_str().unwrap()))
             .collect();
-        let shown = || {
+        let shown = async || {
             let mut seen = HashSet::new();
-            let texts = stage.simulator.received_texts(from);
+            let texts = stage.simulator.received_texts(from).await;
             texts.into_iter().filter(|it| seen.insert(it.id.clone())).map(|it| it.text).collect::<Vec<_>>()
         };
         let what = format!("{} answers", expected.len());
-        eventually_within(Duration::from_secs(60), &what, || async { (shown().len() >= expected.len()).then_some(()) })
-            .await;
-        assert_eq!(shown(), expected);
+        eventually_within(Duration::from_secs(60), &what, || async {
+            (shown().await.len() >= expected.len()).then_some(())
+        })
+        .await;
+        assert_eq!(shown().await, expected);
     }
     calls
 }

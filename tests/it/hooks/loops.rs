@@ -40,7 +40,7 @@ fn about(event: &Value) -> HashSet<&str> {
 async fn settled(stage: &Stage, least: usize) -> Vec<Value> {
     eventually_within(Duration::from_secs(90), "all messages, results and receipts", || async {
         let events = journal(stage).await;
-        let got = stage.simulator.received_texts(ECHO);
+        let got = stage.simulator.received_texts(ECHO).await;
         let has = |id: &str, fits: &dyn Fn(&Value) -> bool| events.iter().any(|it| about(it).contains(id) && fits(it));
         let told = got.iter().all(|text| {
             has(&text.id, &|it| it["event"] == "message_ack")
@@ -78,7 +78,7 @@ async fn results_and_receipts_of_a_plugins_own_messages_cause_no_more_of_them() 
     assert!(caused.len() >= 2 * mine.len(), "results and receipts of the answers are there: {}", caused.len());
     assert!(caused.iter().all(|it| it["data"].get("sent").is_none()), "and it is called for none of them");
     assert_eq!(stage.calls("answering").await.len(), mine.len());
-    let mut answers = stage.got(ECHO);
+    let mut answers = stage.got(ECHO).await;
     answers.retain(|text| text.starts_with("about "));
     let mut expected: Vec<String> = mine.iter().map(|it| answer_to(it)).collect();
     answers.sort();
@@ -102,6 +102,6 @@ async fn plugins_that_answer_each_other_end_at_their_quotas() {
     })
     .await;
     settled(&stage, 1 + 2 * QUOTA as usize).await;
-    let answers = stage.got(ECHO).into_iter().filter(|text| text.starts_with("about ")).count();
+    let answers = stage.got(ECHO).await.into_iter().filter(|text| text.starts_with("about ")).count();
     assert_eq!(answers, 2 * QUOTA as usize, "not one more than both may send in a minute");
 }

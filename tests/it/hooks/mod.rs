@@ -100,9 +100,9 @@ impl Stage {
     }
 
     /// The texts that a person got, each message once.
-    pub fn got(&self, person: &str) -> Vec<String> {
+    pub async fn got(&self, person: &str) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
-        let texts = self.simulator.received_texts(person);
+        let texts = self.simulator.received_texts(person).await;
         texts.into_iter().filter(|it| seen.insert(it.id.clone())).map(|it| it.text).collect()
     }
 

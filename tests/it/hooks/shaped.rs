@@ -251,7 +251,7 @@ async fn a_delivery_hook_does_not_answer_its_own_answers() {
     // a third message would have been accepted with the shape of the first acknowledgement, before that was sent
     let jobs = stage.kero.get("/instances/a/jobs?limit=100").await.expect(200)["data"].as_array().unwrap().len();
     assert_eq!(jobs, 2);
-    let mut got = stage.got(JANE);
+    let mut got = stage.got(JANE).await;
     got.sort();
     assert_eq!(got, ["judge", "shape of message"]);
     assert!(acks().iter().all(|it| !it.headers.contains_key("x-shaped")));
@@ -299,11 +299,11 @@ async fn effects_of_every_delivery_and_attempt_happen_once() {
     let mut expected = BTreeMap::from([(format!("shape {one}"), 1), (format!("shape {two}"), 1)]);
     expected.insert(format!("judge {one}"), tries(&stage.sink, 500));
     let total: usize = expected.values().sum();
-    eventually(&format!("{expected:?}; so far {:?}", stage.got(JANE)), || async {
-        (stage.got(JANE).len() >= total).then_some(())
+    eventually(&format!("{expected:?}; so far {:?}", stage.got(JANE).await), || async {
+        (stage.got(JANE).await.len() >= total).then_some(())
     })
     .await;
     let mut got = BTreeMap::new();
-    stage.got(JANE).into_iter().for_each(|text| *got.entry(text).or_insert(0) += 1);
+    stage.got(JANE).await.into_iter().for_each(|text| *got.entry(text).or_insert(0) += 1);
     assert_eq!(got, expected);
 }

@@ -75,8 +75,10 @@ async fn a_suspended_plugin_that_may_drop_acknowledgements_holds_them() {
     activate(&stage.kero, &uploaded["data"]).await;
     stage.kero.post_empty("/plugins/picky/suspend").await.expect(200);
     let sent = stage.kero.send_async("a", JOHN, "hello").await;
-    eventually("the message to be sent", || async { stage.got(JOHN).contains(&"hello".to_owned()).then_some(()) })
-        .await;
+    eventually("the message to be sent", || async {
+        stage.got(JOHN).await.contains(&"hello".to_owned()).then_some(())
+    })
+    .await;
     // events of others come meanwhile
     stage.instance("b", "491551000540").await;
     assert!(stage.sink.events("message_ack").is_empty());

@@ -1,5 +1,6 @@
-//! Deliveries with no, one and ten hooks that replace the data or let it pass, in turns, in a running gateway; then the
-//! API beside a plugin that spins.
+//! Deliveries with no, one and ten hooks that replace the data or let it pass, in turns, in a running gateway: of a
+//! backlog, which is hooks and deliveries alone, and of messages as they come, which are received, decrypted and stored
+//! as well. Then the API beside a plugin that spins.
 
 use super::beside;
 use crate::Common;
@@ -54,56 +55,75 @@ pub async fn run(common: &Common) {
         let reuse = "reuse = { calls = 1000000, age = \"1h\" }";
         upload(&http, &kero, &manifest(&format!("h{n}"), "hook.wasm", "raw", reuse), rust.clone()).await;
     }
-    let mut measured = CASES.map(|_| (Vec::new(), Vec::new()));
+    let mut measured = CASES.map(|_| <[Measured; 2]>::default());
     for _ in 0..common.rounds {
-        for ((hooks, word), (rates, costs)) in CASES.into_iter().zip(&mut measured) {
+        for ((hooks, word), [backlog, coming]) in CASES.into_iter().zip(&mut measured) {
             for n in 0..10 {
                 switch(&http, &kero, &format!("h{n}"), n < hooks).await;
             }
-            let (rate, cost) = round(&http, &kero, &simulator, (common.sends, word), &received).await;
-            rates.push(rate);
-            costs.push(cost);
+            pile_up(&http, &kero, &simulator, (common.sends, word)).await;
+            let release = switch(&http, &kero, "gate", false);
+            backlog.add(&kero, common.sends, &received, release).await;
+            let all = say_all(&http, &simulator, (common.sends, word));
+            coming.add(&kero, common.sends, &received, all).await;
         }
     }
     for n in 0..10 {
         switch(&http, &kero, &format!("h{n}"), false).await;
     }
-    let none = stage::median(measured[0].0.clone());
-    for ((hooks, word), (rates, costs)) in CASES.into_iter().zip(measured) {
-        let (rate, cost) = (stage::median(rates), stage::median(costs));
-        println!(
-            "{hooks} reused Rust hooks that {word}: {rate:.0} deliveries/s at {cost:.3} ms CPU, {:.2} of none",
-            rate / none
-        );
+    for (place, what) in ["of a backlog", "as they come"].into_iter().enumerate() {
+        let none = stage::median(measured[0][place].rates.clone());
+        for ((hooks, word), both) in CASES.into_iter().zip(&measured) {
+            let (rate, cost) = (stage::median(both[place].rates.clone()), stage::median(both[place].costs.clone()));
+            println!(
+                "{what}, {hooks} reused Rust hooks that {word}: {rate:.0} deliveries/s at {cost:.3} ms CPU, {:.2} of none",
+                rate / none
+            );
+        }
     }
     beside::api(&http, &kero, &simulator).await;
 }
 
-/// A backlog is built behind a suspended plugin, then let go: how fast it is delivered.
-async fn round(
-    http: &reqwest::Client,
-    kero: &Kero,
-    simulator: &Simulator,
-    (events, word): (usize, &str),
-    received: &AtomicUsize,
-) -> (f64, f64) {
+/// Deliveries a second, and milliseconds of the gateway's CPU for each, round by round.
+#[derive(Default)]
+struct Measured {
+    rates: Vec<f64>,
+    costs: Vec<f64>,
+}
+
+impl Measured {
+    /// From the begin of what makes the events come to the last delivery.
+    async fn add(&mut self, kero: &Kero, events: usize, received: &AtomicUsize, begin: impl Future) {
+        let before = received.load(Ordering::Relaxed);
+        let (started, used) = (Instant::now(), cpu(kero.pid));
+        begin.await;
+        let until = Instant::now() + Duration::from_secs(120);
+        while received.load(Ordering::Relaxed) < before + events {
+            assert!(Instant::now() < until, "{} of {events}", received.load(Ordering::Relaxed) - before);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.rates.push(events as f64 / started.elapsed().as_secs_f64());
+        self.costs.push((cpu(kero.pid) - used).as_secs_f64() * 1e3 / events as f64);
+    }
+}
+
+/// A backlog behind a suspended plugin.
+async fn pile_up(http: &reqwest::Client, kero: &Kero, simulator: &Simulator, (events, word): (usize, &str)) {
     switch(http, kero, "gate", true).await;
     kero.call(http, Method::POST, "/plugins/gate/suspend", &[], None).await;
-    for n in 0..events {
-        say(http, &simulator.url, word, n).await;
-    }
+    say_all(http, simulator, (events, word)).await;
     // until the last of them is in the journal
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let before = received.load(Ordering::Relaxed);
-    let (started, used) = (Instant::now(), cpu(kero.pid));
-    switch(http, kero, "gate", false).await;
-    let until = Instant::now() + Duration::from_secs(120);
-    while received.load(Ordering::Relaxed) < before + events {
-        assert!(Instant::now() < until, "{} of {events}", received.load(Ordering::Relaxed) - before);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let took = started.elapsed().as_secs_f64();
-    (events as f64 / took, (cpu(kero.pid) - used).as_secs_f64() * 1e3 / events as f64)
+}
+
+/// People write at the same time, each one message after the other.
+async fn say_all(http: &reqwest::Client, simulator: &Simulator, (events, word): (usize, &str)) {
+    let people = (0..PEOPLE).map(|person| async move {
+        for n in (person..events).step_by(PEOPLE) {
+            say(http, &simulator.url, word, n).await;
+        }
+    });
+    futures_util::future::join_all(people).await;
 }
 
 pub async fn say(http: &reqwest::Client, simulator: &str, word: &str, n: usize) {
