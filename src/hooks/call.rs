@@ -1,6 +1,6 @@
 //! One call of one hook: an instance, the limits around it, and an account of what it used.
 
-use crate::capabilities::{Capabilities, Scope};
+use crate::capabilities::Capabilities;
 use crate::effects::Effects;
 use crate::engine::{Host, Inner};
 use crate::error::{HookError, Kind};
@@ -12,6 +12,7 @@ use crate::instances::{FUEL, Live};
 use crate::verdict::{Judgement, Request, Response, Verdict, shorten};
 use crate::work::{About, Answer, Question, Work};
 use serde::Serialize;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::{Store, Trap, WasmBacktrace};
@@ -106,7 +107,7 @@ impl<T> Ran<T> {
 impl Host {
     /// One hook, one event. Chains, retries and policies are [`crate::run`]'s.
     pub async fn transform(&self, hook: &Arc<Hook>, event: &Arc<Event>, data: &str, setting: &Setting) -> Ran<Verdict> {
-        let question = Question::Handle { data: data.to_owned() };
+        let question = Question::Handle { data: Some(data.into()) };
         let ran = self.ask(hook, event, About::event(event), question, setting).await;
         ran.map(|answer| if let Answer::Verdict(it) = answer { Some(it) } else { None })
     }
@@ -119,7 +120,7 @@ impl Host {
         request: &Request,
         setting: &Setting,
     ) -> Ran<Request> {
-        let question = Question::Shape { data: delivery.data.to_owned(), request: request.clone() };
+        let question = Question::Shape { data: delivery.data.into(), request: request.clone() };
         let ran = self.ask(hook, delivery.event, delivery.about(), question, setting).await;
         ran.map(|answer| if let Answer::Request(it) = answer { Some(it) } else { None })
     }
@@ -148,9 +149,11 @@ impl Host {
         setting: &Setting,
     ) -> Ran<Answer> {
         let outside = tokio::runtime::Handle::current();
-        let (host, mine, setting) = (Arc::clone(&self.inner), Arc::clone(hook), setting.clone());
-        let work = Work { event: Arc::clone(event), about, dry_run: setting.dry_run, wall: hook.limits.wall, question };
-        let ran = self.on_workers(async move { run(&host, &mine, &setting.capabilities, outside, &work).await }).await;
+        let (host, mine) = (Arc::clone(&self.inner), Arc::clone(hook));
+        let capabilities = Arc::new(setting.capabilities.clone());
+        let (event, about) = (Arc::clone(event), Arc::new(about));
+        let work = Work { event, about, dry_run: setting.dry_run, wall: hook.limits.wall, question };
+        let ran = self.on_workers(async move { run(&host, &mine, &capabilities, outside, &work).await }).await;
         ran.unwrap_or_else(|| Ran {
             answer: Err(error(hook, Kind::Link, "the gateway is stopping")),
             effects: Effects::default(),
@@ -169,7 +172,7 @@ pub(crate) fn error(hook: &Hook, kind: Kind, detail: impl Into<String>) -> HookE
 pub(crate) async fn run(
     host: &Arc<Inner>,
     hook: &Arc<Hook>,
-    capabilities: &Capabilities,
+    capabilities: &Arc<Capabilities>,
     outside: tokio::runtime::Handle,
     work: &Work,
 ) -> Ran<Answer> {
@@ -180,24 +183,20 @@ pub(crate) async fn run(
     drop(queued);
     let _running = host.pulse.running();
     let started = Instant::now();
-    let scope = Scope {
-        plugin: hook.manifest.name.to_string(),
-        instance: work.event.instance.clone(),
-        event: work.event.id.clone(),
-        about: work.about.id.clone(),
-        step: work.about.step.clone(),
-    };
-    let task = Task::new(hook.seat(), scope, capabilities.clone(), outside);
-    let mut live = match Live::waiting(host, hook, &task.scope.instance) {
+    let task = Task::new(hook.seat(), &work.event, &work.about, capabilities, outside);
+    let mut live = match Live::waiting(host, hook, &work.event.instance) {
         Some(mut live) => {
             live.store.data_mut().task = task;
             live
         }
-        None => Live::fresh(host, hook, task),
+        None => Live::fresh(host, hook, &work.event.instance, task),
     };
     live.calls += 1;
     // a guest's own start may wait, too
-    let called = tokio::time::timeout(work.wall, live.call(host, hook, work)).await;
+    let called = {
+        let call = pin!(live.call(host, hook, work));
+        tokio::time::timeout(work.wall, call).await
+    };
     let answer = match called {
         Err(_) => {
             let waited = work.wall.as_millis();
@@ -235,9 +234,12 @@ pub(crate) fn answered(hook: &Hook, store: &Store<State>, kind: Kind, mut why: S
 fn settle(hook: &Hook, store: &mut Store<State>, started: Instant, answer: Result<Answer, HookError>) -> Ran<Answer> {
     let fuel = hook.host.config.fuel.then(|| FUEL.saturating_sub(store.get_fuel().unwrap_or(FUEL)));
     let state = store.data_mut();
-    let logs = state.task.log.finish();
-    let now = i64::try_from(state.task.capabilities.clock.now()).unwrap_or(0);
-    let (logs, over) = hook.within_the_minute(logs, now);
+    let mut logs = state.task.log.finish();
+    let mut over = 0;
+    if !logs.is_empty() {
+        let now = i64::try_from(state.task.capabilities.clock.now()).unwrap_or(0);
+        (logs, over) = hook.within_the_minute(logs, now);
+    }
     let cost = Cost {
         ticks: state.task.ticks,
         wall: started.elapsed(),

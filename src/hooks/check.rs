@@ -1,14 +1,17 @@
 //! Starting a plugin before it is accepted.
 
 use crate::call;
-use crate::capabilities::Scope;
 use crate::engine::{Host, Inner};
 use crate::error::{HookError, Kind};
+use crate::event::Event;
 use crate::fixture::Fixture;
 use crate::hook::Hook;
 use crate::host::{State, Task, wasi};
 use crate::limits::Meter;
 use crate::manifest::Kind as PluginKind;
+use crate::work::About;
+use kero_domain::EventKind;
+use serde_json::Value;
 use std::sync::Arc;
 use wasmtime::Store;
 
@@ -43,10 +46,9 @@ async fn start(
 ) -> Result<Option<Vec<String>>, HookError> {
     let _place = host.calls.acquire().await.ok();
     let _running = host.pulse.running();
-    let plugin = hook.manifest.name.to_string();
-    let (instance, event, about) = Default::default();
-    let scope = Scope { plugin, instance, event, about, step: None };
-    let task = Task::new(hook.seat(), scope, Fixture::default().capabilities(), outside);
+    let nothing = Event::new("", EventKind::Message, "", 0, &Value::Null);
+    let (about, capabilities) = (About::event(&nothing), Fixture::default().capabilities());
+    let task = Task::new(hook.seat(), &Arc::new(nothing), &Arc::new(about), &Arc::new(capabilities), outside);
     let state = State { meter: Meter::new(hook.limits.memory), wasi: wasi::Handles::default(), task };
     let mut store = Store::new(&host.engine, state);
     call::fence(host, hook, &mut store);

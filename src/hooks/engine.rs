@@ -146,6 +146,12 @@ impl Host {
         Aborting(runtime.spawn(work)).join().await
     }
 
+    /// Whether this is one of the guests' threads.
+    pub(crate) fn is_worker(&self) -> bool {
+        let here = tokio::runtime::Handle::try_current().ok();
+        here.zip(self.inner.runtime.as_ref()).is_some_and(|(here, ours)| here.id() == ours.handle().id())
+    }
+
     /// Starts a task that calls hooks on the guests' threads, so that each call needs no way there and back.
     pub fn spawn_among(&self, tasks: &mut JoinSet<()>, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = self.inner.runtime.as_ref() {

@@ -19,6 +19,8 @@ pub(crate) struct Live {
     /// Nothing before its first call: it is started within that call's time.
     pub(crate) guest: Option<Guest>,
     pub(crate) calls: u32,
+    /// The WhatsApp instance that it is for.
+    whose: String,
     born: Instant,
 }
 
@@ -26,7 +28,7 @@ pub(crate) struct Live {
 /// no state crosses accounts.
 #[derive(Default)]
 pub(crate) struct Idle {
-    waiting: VecDeque<(u64, String, Live)>,
+    waiting: VecDeque<(u64, Live)>,
 }
 
 /// Fuel of a call when fuel is counted at all: more than any CPU budget burns.
@@ -39,19 +41,19 @@ impl Live {
         let found = {
             let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
             // the one that was called last: its memory is still in the processor's caches
-            let at = idle.waiting.iter().rposition(|(id, whose, _)| *id == hook.id && whose == instance)?;
+            let at = idle.waiting.iter().rposition(|(id, live)| *id == hook.id && live.whose == instance)?;
             idle.waiting.remove(at)
         };
-        found.map(|(_, _, live)| live).filter(|live| !live.worn(hook))
+        found.map(|(_, live)| live).filter(|live| !live.worn(hook))
     }
 
-    pub(crate) fn fresh(host: &Inner, hook: &Seat, task: Task) -> Self {
+    pub(crate) fn fresh(host: &Inner, hook: &Seat, instance: &str, task: Task) -> Self {
         let mut store = Store::new(
             &host.engine,
             State { meter: Meter::new(hook.limits.memory), wasi: wasi::Handles::default(), task },
         );
         call::fence(host, hook, &mut store);
-        Self { store, guest: None, calls: 0, born: Instant::now() }
+        Self { store, guest: None, calls: 0, whose: instance.to_owned(), born: Instant::now() }
     }
 
     /// Starts the guest, if it is not, and calls it.
@@ -84,10 +86,9 @@ impl Live {
         if self.worn(hook) {
             return;
         }
-        let instance = self.store.data().task.scope.instance.clone();
         let evicted = {
             let mut idle = host.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.waiting.push_back((hook.id, instance, self));
+            idle.waiting.push_back((hook.id, self));
             (idle.waiting.len() > POOL as usize / 2).then(|| idle.waiting.pop_front())
         };
         drop(evicted);
@@ -99,7 +100,7 @@ impl Inner {
     pub(crate) fn forget(&self, hook: u64) {
         let gone: VecDeque<_> = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let (gone, kept) = std::mem::take(&mut idle.waiting).into_iter().partition(|(id, _, _)| *id == hook);
+            let (gone, kept) = std::mem::take(&mut idle.waiting).into_iter().partition(|(id, _)| *id == hook);
             idle.waiting = kept;
             gone
         };
@@ -118,6 +119,6 @@ impl Hook {
     /// Its instances that wait for their next call (`reuse`), for metrics.
     pub fn waiting_instances(&self) -> usize {
         let idle = self.host.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.waiting.iter().filter(|(id, _, _)| *id == self.id).count()
+        idle.waiting.iter().filter(|(id, _)| *id == self.id).count()
     }
 }

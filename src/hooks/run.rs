@@ -3,6 +3,7 @@
 use crate::ack;
 use crate::breaker::{Gate, PROBE_AFTER_MS};
 use crate::call::{self, Cost, Delivery, Ran, Setting};
+use crate::capabilities::Capabilities;
 use crate::chain::{End, LONGEST, Outcome, Tries};
 use crate::effects::Effects;
 use crate::engine::{Host, Inner};
@@ -73,8 +74,9 @@ const LAST: Duration = Duration::from_millis(100);
 struct Walk {
     host: Arc<Inner>,
     event: Arc<Event>,
-    about: About,
-    setting: Setting,
+    about: Arc<About>,
+    capabilities: Arc<Capabilities>,
+    dry_run: bool,
     outside: tokio::runtime::Handle,
     started: Instant,
     tries: Tries,
@@ -97,7 +99,8 @@ impl Host {
             if hooks.is_empty() {
                 return Chained { end: End::Go(Outcome::default()), effects: Effects::default(), records: Vec::new() };
             }
-            self.on_workers(walk.transforms(hooks)).await.unwrap_or_else(stopping)
+            let chain = Box::pin(walk.transforms(hooks));
+            if self.is_worker() { chain.await } else { self.on_workers(chain).await.unwrap_or_else(stopping) }
         }
     }
 
@@ -115,7 +118,7 @@ impl Host {
             return Chained { end, effects: Effects::default(), records: Vec::new() };
         }
         let walk = self.walk(delivery.event, delivery.about(), tries, setting);
-        let data = delivery.data.to_owned();
+        let data: Arc<str> = delivery.data.into();
         self.on_workers(walk.shapes(hooks, data, request)).await.unwrap_or_else(stopping)
     }
 
@@ -141,8 +144,9 @@ impl Host {
         Walk {
             host: Arc::clone(&self.inner),
             event: Arc::clone(event),
-            about,
-            setting: setting.clone(),
+            about: Arc::new(about),
+            capabilities: Arc::new(setting.capabilities.clone()),
+            dry_run: setting.dry_run,
             outside: tokio::runtime::Handle::current(),
             started: Instant::now(),
             tries,
@@ -161,13 +165,17 @@ fn stopping<T>() -> Chained<T> {
 impl Walk {
     async fn transforms(mut self, hooks: Vec<Arc<Hook>>) -> Chained<Outcome> {
         let mut outcome = Outcome::default();
+        let mut data: Option<Arc<str>> = None;
         for (place, hook) in hooks.into_iter().enumerate() {
-            let question = Question::Handle { data: outcome.data(&self.event).to_owned() };
+            let question = Question::Handle { data: data.clone() };
             match self.part(&hook, place, question).await {
                 Part::Answered(Answer::Verdict(verdict)) => {
-                    let seen = outcome.data(&self.event);
+                    let seen = data.as_deref().unwrap_or(&self.event.data);
                     let (verdict, refused) = ack::guard(&self.event, seen, verdict, hook.grants.drop_ack);
                     self.note(refused.map(str::to_owned));
+                    if let Some(new) = verdict.data() {
+                        data = Some(new.into());
+                    }
                     if let ControlFlow::Break(reason) = outcome.take(verdict) {
                         return self.end(End::Dropped { by: hook.name().to_string(), reason });
                     }
@@ -183,10 +191,10 @@ impl Walk {
         self.end(End::Go(outcome))
     }
 
-    async fn shapes(mut self, hooks: Vec<Arc<Hook>>, data: String, request: Request) -> Chained<Shaped> {
+    async fn shapes(mut self, hooks: Vec<Arc<Hook>>, data: Arc<str>, request: Request) -> Chained<Shaped> {
         let mut shaped = Shaped { request, failures: Vec::new() };
         for (place, hook) in hooks.into_iter().enumerate() {
-            let question = Question::Shape { data: data.clone(), request: shaped.request.clone() };
+            let question = Question::Shape { data: Arc::clone(&data), request: shaped.request.clone() };
             match self.part(&hook, place, question).await {
                 Part::Answered(Answer::Request(request)) => shaped.request = request,
                 Part::Answered(_) => {}
@@ -259,21 +267,23 @@ impl Walk {
         }
         let mut work = Work {
             event: Arc::clone(&self.event),
-            about: self.about.clone(),
-            dry_run: self.setting.dry_run,
+            about: Arc::clone(&self.about),
+            dry_run: self.dry_run,
             wall: hook.limits.wall,
             question,
         };
         let own = hook.limits.wall.min(self.host.config.chain);
         // those before it used up what it needs: then a time-out says nothing about it
-        let is_cut = self.left() + LAST < own;
+        let mut left = self.left();
+        let is_cut = left + LAST < own;
         loop {
-            work.wall = own.min(self.left());
-            let ran = call::run(&self.host, hook, &self.setting.capabilities, self.outside.clone(), &work).await;
+            work.wall = own.min(left);
+            let ran = call::run(&self.host, hook, &self.capabilities, self.outside.clone(), &work).await;
             let Ran { answer, effects, logs, cost } = ran;
             let failed = match answer {
                 Ok(answer) => {
-                    hook.breaker().record(self.now(), false);
+                    // not before its begin: near enough for one that did not fail
+                    hook.breaker().record(now, false);
                     self.record(hook, word(&answer), reason(&answer), cost, logs);
                     self.effects.append(effects);
                     self.tries.remove(hook.name().as_str());
@@ -289,7 +299,7 @@ impl Walk {
             let tries = self.tries.entry(failed.plugin.clone()).or_default();
             *tries += 1;
             match step(class, *tries) {
-                Step::Again => {}
+                Step::Again => left = self.left(),
                 Step::Later(after) => return Part::Later(after, failed.to_string()),
                 Step::Hold => return Part::Held(self.now() + PROBE_AFTER_MS, failed.to_string()),
                 Step::GiveUp => return self.give_up(hook, &failed),
@@ -317,7 +327,7 @@ impl Walk {
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.setting.capabilities.clock.now()).unwrap_or(i64::MAX)
+        i64::try_from(self.capabilities.clock.now()).unwrap_or(i64::MAX)
     }
 
     fn record(&mut self, hook: &Hook, outcome: &'static str, note: Option<String>, cost: Cost, logs: Vec<LogLine>) {

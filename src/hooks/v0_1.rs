@@ -133,7 +133,7 @@ impl Guest {
         let answered = match (self, &work.question) {
             (Self::OnEvent(guest), Question::Handle { data }) => {
                 let ids = ids_of(&work.event);
-                let event = event_of(&work.event, data, &ids);
+                let event = event_of(&work.event, data.as_deref().unwrap_or(&work.event.data), &ids);
                 guest.call_handle(store, context, event).await?.map(|verdict| Answer::Verdict(verdict.into()))
             }
             (Self::OnDelivery(guest), Question::Shape { data, request }) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 pub(crate) struct Work {
     pub(crate) event: Arc<Event>,
-    pub(crate) about: About,
+    pub(crate) about: Arc<About>,
     pub(crate) dry_run: bool,
     /// At most the hook's own limit; less when a chain has used up its time.
     pub(crate) wall: std::time::Duration,
@@ -31,12 +31,12 @@ impl About {
 }
 
 pub(crate) enum Question {
-    /// `data` is the event's, as the hook before left it.
+    /// `data` is what the hook before left; nothing when none replaced the event's own.
     Handle {
-        data: String,
+        data: Option<Arc<str>>,
     },
     Shape {
-        data: String,
+        data: Arc<str>,
         request: Request,
     },
     Judge {

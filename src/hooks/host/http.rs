@@ -75,12 +75,12 @@ impl Task {
             .filter(|(name, _)| !IGNORED.contains(&name.as_str()) && !name.starts_with("proxy-"))
             .collect();
         // the same in every try of this call
-        headers.push(("idempotency-key".to_owned(), self.scope.name('/', self.http_calls)));
+        headers.push(("idempotency-key".to_owned(), self.scope().name('/', self.http_calls)));
         let timeout = asked
             .timeout_ms
             .map_or(limits.http_timeout, |ms| limits.http_timeout.min(Duration::from_millis(ms.into())));
         let call = HttpCall { method, url, headers, body: asked.body, timeout, response_limit: limits.http_response };
-        let (http, scope) = (self.capabilities.http.clone(), self.scope.clone());
+        let (http, scope) = (self.capabilities.http.clone(), self.scope());
         // the trait promises to keep the time; this is for implementations that do not
         let fetched = tokio::time::timeout(timeout, self.outside(async move { http.fetch(&scope, call).await })).await;
         let answer = fetched.map_err(|_| HttpFailure::Timeout)?.map_err(HttpFailure::Failed)??;

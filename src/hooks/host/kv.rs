@@ -112,7 +112,7 @@ impl Task {
         if self.effects.kv.len() >= self.limits().kv_writes {
             return Err(KvError::Quota);
         }
-        self.effects.kv.push(KvWrite { plugin: self.scope.plugin.clone(), key: key.to_owned(), change });
+        self.effects.kv.push(KvWrite { plugin: self.hook.manifest.name.to_string(), key: key.to_owned(), change });
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Task {
     }
 
     async fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, KvError> {
-        let (kv, scope, key) = (self.capabilities.kv.clone(), self.scope.clone(), key.to_owned());
+        let (kv, scope, key) = (self.capabilities.kv.clone(), self.scope(), key.to_owned());
         let read = self.outside(async move { kv.get(&scope, &key).await }).await;
         read.and_then(|read| read).map_err(KvError::Unavailable)
     }
@@ -132,7 +132,7 @@ impl Task {
         if let Some(used) = self.kv_used {
             return Ok(used);
         }
-        let (kv, scope) = (self.capabilities.kv.clone(), self.scope.clone());
+        let (kv, scope) = (self.capabilities.kv.clone(), self.scope());
         let used = self.outside(async move { kv.used(&scope).await }).await;
         let used = used.and_then(|used| used).map_err(KvError::Unavailable)?;
         self.kv_used = Some(used);

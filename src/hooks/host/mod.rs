@@ -13,8 +13,10 @@ use crate::capabilities::{Capabilities, Scope};
 use crate::effects::Effects;
 use crate::engine::Aborting;
 use crate::error::Kind;
+use crate::event::Event;
 use crate::hook::Seat;
 use crate::limits::{Limits, Meter};
+use crate::work::About;
 use log::Log;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +33,9 @@ pub(crate) struct State {
 /// One call. A reused instance gets a new one each time.
 pub(crate) struct Task {
     pub(crate) hook: Arc<Seat>,
-    pub(crate) scope: Scope,
-    pub(crate) capabilities: Capabilities,
+    event: Arc<Event>,
+    about: Arc<About>,
+    pub(crate) capabilities: Arc<Capabilities>,
     /// The runtime that the call came from.
     outside: tokio::runtime::Handle,
     pub(crate) log: Log,
@@ -54,7 +57,8 @@ pub(crate) struct Task {
     /// The script's engine was told.
     pub(crate) told: bool,
     slow: Arc<Semaphore>,
-    turn: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    /// Of a long call: its place, once it has one.
+    turn: Option<Arc<Mutex<Option<OwnedSemaphorePermit>>>>,
 }
 
 /// A script's engine asks after some thousand turns of a loop, which take so many ticks when each turn does something.
@@ -76,8 +80,9 @@ pub(crate) trait Refusal {
 impl Task {
     pub(crate) fn new(
         hook: &Arc<Seat>,
-        scope: Scope,
-        capabilities: Capabilities,
+        event: &Arc<Event>,
+        about: &Arc<About>,
+        capabilities: &Arc<Capabilities>,
         outside: tokio::runtime::Handle,
     ) -> Self {
         let tick = hook.host.config.tick.as_nanos().max(1);
@@ -86,8 +91,9 @@ impl Task {
             log: Log::new(&hook.limits),
             slow: Arc::clone(&hook.host.slow),
             hook: Arc::clone(hook),
-            scope,
-            capabilities,
+            event: Arc::clone(event),
+            about: Arc::clone(about),
+            capabilities: Arc::clone(capabilities),
             outside,
             effects: Effects::default(),
             denied: BTreeSet::new(),
@@ -101,12 +107,23 @@ impl Task {
             budget: budget.max(1),
             grace: if hook.compiled.script.is_some() { GRACE } else { 0 },
             told: false,
-            turn: Arc::default(),
+            turn: None,
         }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.hook.limits
+    }
+
+    /// Whose call it is.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            plugin: self.hook.manifest.name.to_string(),
+            instance: self.event.instance.clone(),
+            event: self.event.id.clone(),
+            about: self.about.id.clone(),
+            step: self.about.step.clone(),
+        }
     }
 
     /// Every host call begins here, or with [`Task::begin`].
@@ -164,7 +181,7 @@ impl Task {
         }
         if self.ticks == 2 {
             // a long call: wait for one of the places for long calls, so that short ones find a free worker
-            let (slow, turn) = (Arc::clone(&self.slow), Arc::clone(&self.turn));
+            let (slow, turn) = (Arc::clone(&self.slow), Arc::clone(self.turn.get_or_insert_default()));
             return Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(async move {
@@ -190,7 +207,9 @@ impl Task {
 
     /// The call ended: another may be long now.
     pub(crate) fn end(&mut self) {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(turn) = self.turn.take() {
+            *turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Runs a capability's future where the call came from.

@@ -49,7 +49,7 @@ impl Task {
         if self.effects.sends.len() >= most {
             return Err(SendError::Quota(format!("at most {most} messages per event")));
         }
-        let (quota, scope, to) = (self.capabilities.send.clone(), self.scope.clone(), chat.clone());
+        let (quota, scope, to) = (self.capabilities.send.clone(), self.scope(), chat.clone());
         let per_minute = grant.per_chat_per_minute;
         let left =
             self.outside(async move { quota.left(&scope, &to, per_minute).await }).await.map_err(SendError::Quota)?;
@@ -58,8 +58,8 @@ impl Task {
             return Err(SendError::Quota(format!("at most {per_minute} messages per chat and minute")));
         }
         let n = self.effects.sends.len() + 1;
-        let correlation_id = self.scope.name('.', n);
-        let plugin = self.scope.plugin.clone();
+        let correlation_id = self.scope().name('.', n);
+        let plugin = self.hook.manifest.name.to_string();
         let correlation = correlation_id.clone();
         let send = StagedSend { plugin, correlation_id: correlation, chat, text, reply_to, per_minute };
         self.effects.sends.push(send);

@@ -53,7 +53,11 @@ impl Guest {
             Facts::Message(it) => types::Body::Message(types::Message { text: it.text.clone(), edited: true }),
             _ => types::Body::Other,
         };
-        let event = types::Event { id: work.event.id.clone(), body, data: data.clone() };
+        let event = types::Event {
+            id: work.event.id.clone(),
+            body,
+            data: data.as_deref().unwrap_or(&work.event.data).to_owned(),
+        };
         let answered = self.0.call_handle(store, &event).await?;
         Ok(answered
             .map(|verdict| {
