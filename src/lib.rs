@@ -53,7 +53,8 @@
 //!    The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
 //!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own); a chat whose hook is slow
 //!    holds up no other. Then verdict, changed data, one row for all calls of the chain, the hooks' staged writes and
-//!    sends, the instance's next sequence number and one delivery row per endpoint that wants it are one commit.
+//!    sends, the instance's next sequence number and one delivery row per endpoint that wants it are one commit. Rounds
+//!    begin at least 5 ms apart, so that a stream of events shares commits; one that comes alone does not wait.
 //! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
 //!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
 //!    retried for days, then dead. A breaker leaves alone what only fails; slow endpoints use places of their own, and a name

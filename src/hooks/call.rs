@@ -12,7 +12,6 @@ use crate::instances::{FUEL, Live};
 use crate::verdict::{Judgement, Request, Response, Verdict, shorten};
 use crate::work::{About, Answer, Question, Work};
 use serde::Serialize;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::{Store, Trap, WasmBacktrace};
@@ -193,10 +192,8 @@ pub(crate) async fn run(
     };
     live.calls += 1;
     // a guest's own start may wait, too
-    let called = {
-        let call = pin!(live.call(host, hook, work));
-        tokio::time::timeout(work.wall, call).await
-    };
+    // boxed: else it is a part, several times, of each of the futures above, and copied with them
+    let called = tokio::time::timeout(work.wall, Box::pin(live.call(host, hook, work))).await;
     let answer = match called {
         Err(_) => {
             let waited = work.wall.as_millis();

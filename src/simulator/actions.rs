@@ -98,6 +98,5 @@ pub(crate) async fn received_texts(world: &World, phone: &str) -> Vec<ReceivedTe
     let account = crate::world::directory::normal_phone(phone).ok().and_then(|p| world.directory.by_phone(&p));
     let Some(account) = account else { return Vec::new() };
     crate::phone::caught_up(&account).await;
-    let texts = lock(&account.state).texts.clone();
-    texts
+    lock(&account.state).texts.clone()
 }

@@ -28,6 +28,9 @@ const LOOK: u64 = 2_000;
 const LOOKS: usize = 5;
 /// A round waits so long for the chats that it started.
 const ROUND: Duration = Duration::from_millis(30);
+/// From the begin of a round that left nothing to that of the next, at least: what comes meanwhile is read together and
+/// shares a commit. An event that comes alone does not wait.
+const SHARE: Duration = Duration::from_millis(5);
 /// Chats of an instance whose chains run at once.
 const CHATS: usize = 8;
 
@@ -42,6 +45,8 @@ pub(super) struct Lines {
     cursor: i64,
     /// When it is woken for a held chat.
     wake_at: Option<Timestamp>,
+    /// When the last round began; nothing when it left something that can go on.
+    began: Option<Instant>,
 }
 
 /// What came of a chat's events, as [`Chains::chat`] says; nothing when the chains panicked.
@@ -64,7 +69,7 @@ impl Default for Lines {
             ended: mpsc::unbounded_channel(),
             late: Arc::default(),
         };
-        Self { generation: 0, held: HashMap::new(), busy: HashSet::new(), turns, cursor: 0, wake_at: None }
+        Self { generation: 0, held: HashMap::new(), busy: HashSet::new(), turns, cursor: 0, wake_at: None, began: None }
     }
 }
 
@@ -124,7 +129,12 @@ impl Turns {
 pub(crate) async fn fan_out(gateway: &Gateway, handle: &Handle) -> Result<bool, StoreError> {
     let hooks = &gateway.inner.hooks;
     let mut lines = hooks.lines().remove(&handle.pk).unwrap_or_default();
+    if let Some(began) = lines.began {
+        tokio::time::sleep_until(began + SHARE).await;
+    }
+    let began = Instant::now();
     let round = round(gateway, handle, &mut lines).await;
+    lines.began = matches!(round, Ok(true)).then_some(began);
     lines.turns.late.store(true, Ordering::SeqCst);
     // chains that were run behind events that could not be committed count for nothing
     if round.is_ok() {
