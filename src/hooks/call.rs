@@ -191,8 +191,7 @@ pub(crate) async fn run(
         None => Live::fresh(host, hook, &work.event.instance, task),
     };
     live.calls += 1;
-    // a guest's own start may wait, too
-    // boxed: else it is a part, several times, of each of the futures above, and copied with them
+    // A guest's own start may wait, too. Boxed: else it would be a part of each future above, and be copied with them.
     let called = tokio::time::timeout(work.wall, Box::pin(live.call(host, hook, work))).await;
     let answer = match called {
         Err(_) => {

@@ -65,7 +65,8 @@ impl Event {
             kind,
             instance: instance.into(),
             at,
-            data: text_of(data),
+            // formatting it (`to_string`) is the slow way; neither fails for a value in memory
+            data: serde_json::to_string(data).unwrap_or_else(|_| data.to_string()),
             caused_by: Vec::new(),
             facts: Facts::of(kind, data),
         }
@@ -79,16 +80,6 @@ impl Event {
     pub fn caused_by(mut self, plugins: impl IntoIterator<Item = String>) -> Self {
         self.caused_by.extend(plugins);
         self
-    }
-}
-
-/// As `to_string`, which goes the slow way of formatting.
-fn text_of(data: &Value) -> String {
-    let mut text = Vec::with_capacity(2048);
-    match serde_json::to_writer(&mut text, data).map(|()| String::from_utf8(text)) {
-        Ok(Ok(text)) => text,
-        // neither happens to a value in memory
-        _ => data.to_string(),
     }
 }
 

@@ -282,7 +282,7 @@ impl Walk {
             let Ran { answer, effects, logs, cost } = ran;
             let failed = match answer {
                 Ok(answer) => {
-                    // not before its begin: near enough for one that did not fail
+                    // when it began will do: the breaker's window is a minute
                     hook.breaker().record(now, false);
                     self.record(hook, word(&answer), reason(&answer), cost, logs);
                     self.effects.append(effects);

@@ -124,8 +124,6 @@ impl Hooks {
             let mut seats: Vec<Arc<Seat>> =
                 table.seats.iter().filter(|seat| seat.manifest.name.as_str() != name).cloned().collect();
             seats.extend(seat.map(Arc::new));
-            // as chains are: to sort them again costs nothing then
-            seats.sort_by(|a, b| (a.manifest.order, &a.manifest.name).cmp(&(b.manifest.order, &b.manifest.name)));
             *table = Arc::new(Table { generation: table.generation + 1, seats });
         }
         super::gauges::show(gateway);
