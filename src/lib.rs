@@ -50,11 +50,12 @@
 //!    again by WhatsApp. Acknowledgements of sends, receipts and status changes enter the same journal.
 //! 3. Where no transform has a say and nothing waits, that commit is the fan-out as well: the event gets its number and
 //!    its deliveries at once. Otherwise it is pending, and everything of its instance waits behind it.
-//!    The *fan-out* takes pending events in order per chat. Where the instance has transforms, **gateway/hooks** has them
-//!    called outside of any transaction ([`kero_hooks`] runs the guests on threads of their own); a chat whose hook is slow
-//!    holds up no other. Then verdict, changed data, one row for all calls of the chain, the hooks' staged writes and
-//!    sends, the instance's next sequence number and one delivery row per endpoint that wants it are one commit. Rounds
-//!    begin at least 5 ms apart, so that a stream of events shares commits; one that comes alone does not wait.
+//!    The *fan-out* takes pending events in order per chat; the rows say which, and what was appended a moment ago is
+//!    still in memory and not read back. Where the instance has transforms, **gateway/hooks** has them called outside of
+//!    any transaction ([`kero_hooks`] runs the guests on threads of their own); a chat whose hook is slow holds up no
+//!    other. Then verdict, changed data, one row for all calls of the chain, the hooks' staged writes and sends, the
+//!    instance's next sequence number and one delivery row per endpoint that wants it are one commit. Rounds begin at
+//!    least 5 ms apart, so that a stream of events shares commits; one that comes alone does not wait.
 //! 4. **gateway/delivery** posts the deliveries of each chat in order: shaped once by delivery hooks where there are any
 //!    (the bytes are stored), guarded against private addresses, signed (Kero-Kero's headers and Standard Webhooks),
 //!    retried for days, then dead. A breaker leaves alone what only fails; slow endpoints use places of their own, and a name

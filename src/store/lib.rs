@@ -16,6 +16,7 @@ mod endpoints;
 mod entity;
 mod error;
 mod events;
+mod fan_out;
 mod hook_chains;
 mod hooked;
 mod instances;

@@ -185,10 +185,16 @@ fn deliveries(
 /// reading it back and a commit of its own; when the endpoints are not in memory, or events wait, it waits as well.
 pub(crate) fn entry(gateway: &Gateway, pk: i64, event: NewEvent) -> Entry {
     let hooks = &gateway.inner.hooks;
-    // an instance that is going, or not there yet: its events must not go by their hooks
-    let transformed = || gateway.inner.instances.by_pk(pk).is_none_or(|handle| hooks.transform(&handle.id));
-    if hooks.any() && transformed() {
-        return event.into();
+    if hooks.any() {
+        match gateway.inner.instances.by_pk(pk) {
+            Some(handle) if hooks.transform(&handle.id) => {
+                handle.fresh.put(Event::coming(pk, &handle.id, &event));
+                return event.into();
+            }
+            Some(_) => {}
+            // an instance that is going, or not there yet: its events must not go by their hooks
+            None => return event.into(),
+        }
     }
     let known = gateway.inner.fanout.cache().known.get(&pk).cloned();
     let deliveries = known.map(|endpoints| {

@@ -5,7 +5,7 @@
 //! whose chain has to wait is held, in memory. With a backlog the next chains run while the last ones are committed.
 
 use super::chains::{Chains, HELD, Hold, Planned, message_ids};
-use super::setting;
+use super::{fresh, setting};
 use crate::instances::Handle;
 use crate::{Gateway, crash};
 use futures_util::FutureExt;
@@ -172,7 +172,7 @@ async fn round(gateway: &Gateway, handle: &Handle, lines: &mut Lines) -> Result<
         lines.cursor = 0;
     }
     let from = lines.cursor;
-    let (mut events, mut looked_at_all) = runnable(gateway, handle.pk, lines, now).await?;
+    let (mut events, mut looked_at_all) = runnable(gateway, handle, lines, now).await?;
     let mut committed = None;
     loop {
         lines.turns.late.store(false, Ordering::SeqCst);
@@ -195,7 +195,7 @@ async fn round(gateway: &Gateway, handle: &Handle, lines: &mut Lines) -> Result<
         match last {
             Some(last) if straight && !looked_at_all => {
                 committed = Some(items);
-                events = gateway.store().pending_events_after(handle.pk, last, BATCH as u64).await?;
+                events = fresh::pending(gateway, handle, last, BATCH).await?;
                 looked_at_all = events.len() < BATCH;
             }
             _ => {
@@ -295,12 +295,12 @@ async fn commit(gateway: &Gateway, handle: &Handle, items: Vec<FanOut>) -> Resul
 /// The first events whose chats are neither held nor busy, and whether there can be no others.
 async fn runnable(
     gateway: &Gateway,
-    pk: i64,
+    handle: &Handle,
     lines: &mut Lines,
     now: Timestamp,
 ) -> Result<(Vec<Event>, bool), StoreError> {
     if lines.held.is_empty() && lines.busy.is_empty() {
-        let events = gateway.store().pending_events(pk, BATCH as u64).await?;
+        let events = fresh::pending(gateway, handle, 0, BATCH).await?;
         let all = events.len() < BATCH;
         return Ok((events, all));
     }
@@ -309,7 +309,7 @@ async fn runnable(
     let mut only_held = true;
     let mut all = false;
     'looks: for _ in 0..LOOKS {
-        let page = gateway.store().pending_lines(pk, from, LOOK).await?;
+        let page = gateway.store().pending_lines(handle.pk, from, LOOK).await?;
         for (row, key) in &page {
             if lines.busy.contains(key) {
                 only_held = false;
@@ -335,7 +335,7 @@ async fn runnable(
             }
         }
     }
-    let events = if rows.is_empty() { Vec::new() } else { gateway.store().pending_events_of(pk, &rows).await? };
+    let events = if rows.is_empty() { Vec::new() } else { fresh::pending_of(gateway, handle, &rows).await? };
     Ok((events, all))
 }
 

@@ -4,6 +4,7 @@ use super::recorder::{self, Record, Recorder};
 use super::state::{Action, Backoff, Input, State};
 use super::{PairCode, QrCode, Reply};
 use crate::events::Journal;
+use crate::hooks::Fresh;
 use crate::worker::Lane;
 use crate::{Gateway, errors::fault};
 use kero_domain::{Cause, Class, EventKind, Fault, FaultCode, InstanceId, InstanceStatus, NewEvent, Timestamp};
@@ -58,6 +59,7 @@ pub(crate) struct Handle {
     mailbox: mpsc::UnboundedSender<(Command, Option<Reply>)>,
     view: watch::Receiver<View>,
     pub lane: Lane,
+    pub fresh: Arc<Fresh>,
 }
 
 impl Handle {
@@ -161,7 +163,7 @@ pub(super) async fn spawn(gateway: &Gateway, instance: &Instance) -> Result<Hand
         recorder: recorder::spawn(gateway, instance.pk),
     };
     gateway.inner.tasks.spawn(actor.run(inbox));
-    Ok(Handle { pk: instance.pk, id: instance.id.clone(), mailbox, view, lane })
+    Ok(Handle { pk: instance.pk, id: instance.id.clone(), mailbox, view, lane, fresh: Arc::default() })
 }
 
 /// What a stored status means after a restart: no socket survived, and an unfinished pairing starts over.

@@ -1,11 +1,11 @@
 //! Events: append once, fan out densely.
 
 use super::{Fixture, event, on_both};
-use crate::{FanOut, Verdict};
-use kero_domain::{EventKind, NewEvent};
+use crate::{Event, FanOut, Verdict};
+use kero_domain::{EventKind, NewEvent, Timestamp};
 use serde_json::json;
 
-on_both!(appends_once, numbers_are_dense, text_that_databases_refuse);
+on_both!(appends_once, what_comes_is_what_is_read, numbers_are_dense, text_that_databases_refuse);
 
 fn message(chat: &str, n: usize) -> NewEvent {
     NewEvent { dedupe_key: Some(format!("m|{chat}|{n}")), ..event(EventKind::Message, chat, &n.to_string()) }
@@ -33,6 +33,31 @@ async fn appends_once(fixture: Fixture) {
     assert!(pending.is_sorted_by_key(|event| event.row) && pending.iter().all(|event| event.seq.is_none()));
     assert_eq!(store.instances_with_pending_events().await.unwrap(), [instance.pk, other.pk]);
     assert_eq!(store.event_by_id(bare.id).await.unwrap().unwrap().kind, EventKind::Presence);
+}
+
+/// Hooks are called for events as they come or as they are read: they see the same.
+async fn what_comes_is_what_is_read(fixture: Fixture) {
+    let store = &fixture.store;
+    let (instance, epoch) = fixture.instance("a").await;
+    let data = json!({
+        "z": "first", "text": "nul \0 \u{1f600} \u{fffe} \\u0000", "a\0": { "deep": ["\0", 0.1, -1e-7, 52.520008, 1.0] },
+        "big": u64::MAX, "small": i64::MIN, "none": null, "empty": {}
+    });
+    let new = NewEvent {
+        message_id: Some("3EB0\0".to_owned()),
+        request_id: Some("request".to_owned()),
+        raw: Some(vec![0, 1]),
+        ..NewEvent::new(EventKind::Message, "x\0@g.us", Timestamp(1_700_000_000_123), data)
+    };
+    let mut coming = Event::coming(instance.pk, &instance.id, &new);
+    store.append_events(instance.pk, epoch, vec![new]).await.unwrap();
+    let read = store.pending_events(instance.pk, 9).await.unwrap().remove(0);
+    coming.row = read.row;
+    assert_eq!(format!("{coming:?}"), format!("{read:?}"));
+    assert_eq!(serde_json::to_string(&coming.data).unwrap(), serde_json::to_string(&read.data).unwrap());
+    assert_eq!(store.pending_ids(instance.pk, 0, 9).await.unwrap(), [(read.row, read.id)]);
+    assert!(store.pending_ids(instance.pk, read.row, 9).await.unwrap().is_empty());
+    assert!(store.pending_ids(instance.pk, 0, 0).await.unwrap().is_empty());
 }
 
 async fn numbers_are_dense(fixture: Fixture) {

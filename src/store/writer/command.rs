@@ -3,7 +3,7 @@
 use super::Put;
 use crate::append::Append;
 use crate::deliveries::Record;
-use crate::events::Spread;
+use crate::fan_out::Spread;
 use crate::jobs::{Accept, Intend, Receipt, Settle};
 use crate::seal::Sealer;
 use crate::sql::Db;

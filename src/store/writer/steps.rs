@@ -117,7 +117,9 @@ pub(super) async fn run(tx: &Tx, group: &mut [Pending], lost: &[bool]) -> Result
             Kind::Settle => jobs::settle(tx, members!(group, step, Settle).map(Box::as_mut).collect()).await?,
             Kind::Receipt => jobs::receipts(tx, members!(group, step, Receipt).map(Box::as_mut).collect()).await?,
             Kind::Append => {}
-            Kind::Spread => crate::events::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?,
+            Kind::Spread => {
+                crate::fan_out::spread(tx, members!(group, step, Spread).map(Box::as_mut).collect()).await?
+            }
             Kind::Record => deliveries::record(tx, members!(group, step, Record).map(Box::as_mut).collect()).await?,
             Kind::Device => {
                 for work in members!(group, step, Device) {
