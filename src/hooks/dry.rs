@@ -26,6 +26,9 @@ pub struct Report {
     /// `verdict` with its members, or `request`, or `judgement`; `effects` when there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Value>,
+    /// What the hook changed of the event's data or of the request, as RFC 6902 has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diff: Vec<json_patch::PatchOperation>,
     /// Settings that the schema refuses, a script that cannot be read, or a failed call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -131,7 +134,7 @@ impl Bench {
                 {
                     members.insert("effects".to_owned(), effects);
                 }
-                Report { outcome: Some(outcome), cost, ..Report::empty(case) }
+                Report { diff: diff(case, &outcome), outcome: Some(outcome), cost, ..Report::empty(case) }
             }
         };
         (report.logs, report.requests) = (logs, fixture.requests());
@@ -142,9 +145,17 @@ impl Bench {
 
 impl Report {
     fn empty(case: &Case) -> Self {
-        let (failures, logs, requests) = (Vec::new(), Vec::new(), Vec::new());
-        let cost = Cost::default();
-        Self { case: case.name.clone(), failures, outcome: None, error: None, advice: None, logs, requests, cost }
+        Self {
+            case: case.name.clone(),
+            failures: Vec::new(),
+            outcome: None,
+            diff: Vec::new(),
+            error: None,
+            advice: None,
+            logs: Vec::new(),
+            requests: Vec::new(),
+            cost: Cost::default(),
+        }
     }
 
     fn failed(case: &Case, error: String, kind: Option<ErrorKind>) -> Self {
@@ -210,6 +221,16 @@ fn show_request(request: &Request) -> Value {
     let headers: serde_json::Map<String, Value> =
         request.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     json!({"request": {"method": request.method, "path": request.path, "headers": headers, "body": body}})
+}
+
+/// From what a hook got to what it made of it.
+fn diff(case: &Case, outcome: &Value) -> Vec<json_patch::PatchOperation> {
+    let (before, after) = match (outcome.get("data"), outcome.get("request")) {
+        (Some(data), _) => (serde_json::from_str(&case.data).unwrap_or_default(), data),
+        (None, Some(request)) => (show_request(&case.request)["request"].take(), request),
+        (None, None) => return Vec::new(),
+    };
+    json_patch::diff(&before, after).0
 }
 
 fn show_judgement(judgement: &Judgement) -> Value {
@@ -286,4 +307,30 @@ fn write(case: &Case, report: &Report) -> Result<(), TestError> {
         .map_err(|source| TestError::Read { path: path.display().to_string(), source })?;
     let _ = std::fs::remove_file(case.dir.join(other));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_is_of_what_the_hook_got() {
+        let case = Case::of("x", |file| {
+            Ok(match file {
+                "event.json" => Some(br#"{"event": "message", "data": {"text": "a", "n": 1}}"#.to_vec()),
+                "request.json" => Some(br#"{"method": "POST", "path": "/in", "headers": [], "body": "{}"}"#.to_vec()),
+                _ => None,
+            })
+        })
+        .unwrap();
+        let of = |outcome: Value| serde_json::to_value(diff(&case, &outcome)).unwrap();
+        let changed = of(json!({"verdict": "replace", "data": {"text": "b", "n": 1}}));
+        assert_eq!(changed, json!([{"op": "replace", "path": "/text", "value": "b"}]));
+        let mut request = show_request(&case.request);
+        request["request"]["path"] = "/out".into();
+        assert_eq!(of(request), json!([{"op": "replace", "path": "/path", "value": "/out"}]));
+        for unchanged in [show_request(&case.request), json!({"verdict": "pass"}), json!({"judgement": "success"})] {
+            assert_eq!(of(unchanged), json!([]));
+        }
+    }
 }

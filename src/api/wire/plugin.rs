@@ -272,6 +272,8 @@ impl From<TestPlugin> for kero_gateway::hooks::PluginTrial {
 pub(crate) struct PluginTest {
     /// `verdict` with its members, or `request`, or `judgement`; `effects` are what it asked for and what was not done.
     pub outcome: Option<Members>,
+    /// What it changed of the event's `data`, or of a delivery's request: the operations of a JSON Patch (RFC 6902).
+    pub diff: Vec<Members>,
     /// Why it failed.
     pub error: Option<String>,
     /// What its author can do about that.
@@ -295,6 +297,7 @@ impl From<kero_gateway::hooks::Report> for PluginTest {
         let json = |value: Result<Value, serde_json::Error>| members(value.unwrap_or_default());
         Self {
             outcome: report.outcome.map(members),
+            diff: report.diff.iter().map(|change| json(serde_json::to_value(change))).collect(),
             error: report.error,
             advice: report.advice.map(str::to_owned),
             logs: report.logs.iter().map(|line| json(serde_json::to_value(line))).collect(),

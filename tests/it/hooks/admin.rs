@@ -224,6 +224,7 @@ export default async function handle(event) {
         json!({ "event": event, "grants": grants, "http": [{ "url": "https://api.example.com/x", "status": 204 }] });
     let tried = kero.post("/plugins/trial/test", body).await.expect(200)["data"].clone();
     assert_eq!(tried["outcome"]["data"]["status"], 204, "{tried}");
+    assert_eq!(tried["diff"], json!([{ "op": "add", "path": "/status", "value": 204 }]));
     assert_eq!(tried["outcome"]["effects"]["kv"][0]["key"], "k");
     assert_eq!(tried["outcome"]["effects"]["sends"][0]["text"], "hello");
     assert_eq!(tried["requests"][0]["url"], "https://api.example.com/x");
@@ -231,7 +232,7 @@ export default async function handle(event) {
     // without grants the same call is denied, and the answer names what is missing
     let tried = kero.post("/plugins/trial/test", json!({ "event": event })).await.expect(200)["data"].clone();
     assert!(tried["error"].as_str().unwrap().contains("grant `kv` is missing"), "{tried}");
-    assert_eq!(tried["denied"], json!(["kv"]));
+    assert_eq!((&tried["denied"], &tried["diff"]), (&json!(["kv"]), &json!([])));
     // an event of the journal
     stage.receive(JANE, "stored").await;
     let stored = stage.wait_text("stored").await;
