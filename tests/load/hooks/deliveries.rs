@@ -56,16 +56,22 @@ pub async fn run(common: &Common) {
         upload(&http, &kero, &manifest(&format!("h{n}"), "hook.wasm", "raw", reuse), rust.clone()).await;
     }
     let mut measured = CASES.map(|_| <[Measured; 2]>::default());
-    for _ in 0..common.rounds {
-        for ((hooks, word), [backlog, coming]) in CASES.into_iter().zip(&mut measured) {
-            for n in 0..10 {
-                switch(&http, &kero, &format!("h{n}"), n < hooks).await;
+    for coming in [false, true] {
+        for _ in 0..common.rounds {
+            for ((hooks, word), measured) in CASES.into_iter().zip(&mut measured) {
+                for n in 0..10 {
+                    switch(&http, &kero, &format!("h{n}"), n < hooks).await;
+                }
+                let what = (common.sends, word);
+                if coming {
+                    let all = say_all(&http, &simulator, what);
+                    measured[1].add(&kero, common.sends, &received, all).await;
+                } else {
+                    pile_up(&http, &kero, &simulator, what).await;
+                    let release = switch(&http, &kero, "gate", false);
+                    measured[0].add(&kero, common.sends, &received, release).await;
+                }
             }
-            pile_up(&http, &kero, &simulator, (common.sends, word)).await;
-            let release = switch(&http, &kero, "gate", false);
-            backlog.add(&kero, common.sends, &received, release).await;
-            let all = say_all(&http, &simulator, (common.sends, word));
-            coming.add(&kero, common.sends, &received, all).await;
         }
     }
     for n in 0..10 {
@@ -97,6 +103,16 @@ struct Measured {
 impl Measured {
     /// From the begin of what makes the events come to the last delivery.
     async fn add(&mut self, kero: &Kero, events: usize, received: &AtomicUsize, begin: impl Future) {
+        // what is still to be done of the case before
+        let mut last = cpu(kero.pid);
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = cpu(kero.pid);
+            if now - last < Duration::from_millis(20) {
+                break;
+            }
+            last = now;
+        }
         let before = received.load(Ordering::Relaxed);
         let (started, used) = (Instant::now(), cpu(kero.pid));
         begin.await;
