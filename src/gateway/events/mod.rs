@@ -117,13 +117,15 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
         let done = async {
             // calls that have begun count, also when their plugin was taken out of place meanwhile
             let begun = gateway.inner.hooks.has_begun(pk);
+            let handle = gateway.inner.instances.by_pk(pk);
             if begun || gateway.inner.hooks.any() {
                 // an instance that is going, or not there yet: its events must not go by their hooks
-                let handle = gateway.inner.instances.by_pk(pk).ok_or(StoreError::EpochLost)?;
+                let handle = handle.as_ref().ok_or(StoreError::EpochLost)?;
                 if begun || gateway.inner.hooks.transform(&handle.id) {
-                    return crate::hooks::fan_out(gateway, &handle).await;
+                    return crate::hooks::fan_out(gateway, handle).await;
                 }
             }
+            handle.iter().for_each(|handle| handle.fresh.clear());
             let pending = gateway.store().pending_events(pk, BATCH).await?;
             if pending.is_empty() {
                 return Ok(true);
@@ -132,7 +134,7 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
             let now = Timestamp::now();
             let items: Vec<FanOut> = pending.iter().map(|event| plan(event, &endpoints, now)).collect();
             let due: BTreeSet<_> = items.iter().flat_map(|item| item.deliveries.iter().map(|to| to.endpoint)).collect();
-            let epoch = gateway.inner.instances.by_pk(pk).map_or(0, |handle| handle.view().epoch);
+            let epoch = handle.map_or(0, |handle| handle.view().epoch);
             crash::point("before_fanout");
             let done = gateway.store().fan_out(pk, epoch, items).await?;
             crash::point("after_fanout");

@@ -136,6 +136,7 @@ pub(crate) async fn fan_out(gateway: &Gateway, handle: &Handle) -> Result<bool, 
     let round = round(gateway, handle, &mut lines).await;
     lines.began = matches!(round, Ok(true)).then_some(began);
     lines.turns.late.store(true, Ordering::SeqCst);
+    handle.fresh.forget_old();
     // chains that were run behind events that could not be committed count for nothing
     if round.is_ok() {
         wake_for(gateway, handle.pk, &mut lines);

@@ -7,23 +7,42 @@ use kero_domain::EventId;
 use kero_store::{Event, StoreError};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Events of one instance; with more, it has a backlog, of which others are next.
 const MOST: usize = 256;
+/// One that nobody took in this time is not waited for: it was there already, could not be appended, or was read.
+const KEPT: Duration = Duration::from_secs(1);
 
-/// One instance's.
+/// One instance's, with the time at which each came.
 #[derive(Default)]
-pub(crate) struct Fresh(Mutex<HashMap<EventId, Event>>);
+pub(crate) struct Fresh(Mutex<HashMap<EventId, (Instant, Event)>>);
 
 impl Fresh {
     /// Keeps an event that is about to be appended, and may have to wait.
     pub(crate) fn put(&self, event: Event) {
         let mut events = self.events();
         if events.len() >= MOST {
-            // what nobody took: it was there already, or could not be appended
             events.clear();
         }
-        events.insert(event.id, event);
+        events.insert(event.id, (Instant::now(), event));
+    }
+
+    /// Forgets those that came before a moment.
+    fn forget(&self, before: Instant) {
+        self.events().retain(|_, (came, _)| *came >= before);
+    }
+
+    /// Forgets those that nobody waits for any more.
+    pub(super) fn forget_old(&self) {
+        if let Some(before) = Instant::now().checked_sub(KEPT) {
+            self.forget(before);
+        }
+    }
+
+    /// Forgets all: no hook has a say any more.
+    pub(crate) fn clear(&self) {
+        self.events().clear();
     }
 
     /// Those of these that are here, with their rows; the rows of the others.
@@ -32,14 +51,14 @@ impl Fresh {
         let (mut events, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for (row, id) in ids {
             match known.remove(&id) {
-                Some(event) => events.push(Event { row, ..event }),
+                Some((_, event)) => events.push(Event { row, ..event }),
                 None => missing.push(row),
             }
         }
         (events, missing)
     }
 
-    fn events(&self) -> MutexGuard<'_, HashMap<EventId, Event>> {
+    fn events(&self) -> MutexGuard<'_, HashMap<EventId, (Instant, Event)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,5 +113,13 @@ mod tests {
         let fresh = Fresh::default();
         (0..3 * MOST + 1).for_each(|n| fresh.put(event(n)));
         assert_eq!(fresh.events().len(), 1);
+        let between = Instant::now();
+        fresh.put(event(0));
+        fresh.forget(between);
+        assert_eq!(fresh.events().values().map(|(_, event)| event.data["n"].clone()).collect::<Vec<_>>(), [0]);
+        fresh.forget_old();
+        assert_eq!(fresh.events().len(), 1);
+        fresh.clear();
+        assert!(fresh.events().is_empty());
     }
 }
