@@ -125,7 +125,9 @@ async fn drain(gateway: &Gateway, pk: i64) -> Result<(), ()> {
                     return crate::hooks::fan_out(gateway, handle).await;
                 }
             }
-            handle.iter().for_each(|handle| handle.fresh.clear());
+            if let Some(handle) = &handle {
+                handle.fresh.clear();
+            }
             let pending = gateway.store().pending_events(pk, BATCH).await?;
             if pending.is_empty() {
                 return Ok(true);

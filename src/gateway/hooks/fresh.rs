@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Events of one instance; with more, it has a backlog, of which others are next.
 const MOST: usize = 256;
-/// One that nobody took in this time is not waited for: it was there already, could not be appended, or was read.
+/// One that nobody took in this time goes with the next fan-out: it was in the journal before, or could not be appended.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// One instance's, with the time at which each came.
